@@ -1,0 +1,385 @@
+package alias
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// A target that fails is left alone for minBackoff, and twice as long after each further failure, up to
+	// maxBackoff (RFC 9520, section 3.2).
+	minBackoff = 5 * time.Second
+	maxBackoff = 60 * time.Second
+
+	// minAhead is the least time before its end that an answer is refreshed.
+	minAhead = time.Second
+)
+
+// entry is what is remembered of a question: the last answer, and whether the target has failed since.
+// It is immutable, but for being replaced as a whole.
+type entry struct {
+	outcome
+	answered bool      // outcome is an answer; otherwise there has only been failure
+	stored   time.Time // when the answer came
+
+	failures int       // since the last answer
+	retry    time.Time // when the target is asked again, if it is failing
+	cause    *failure  // the last failure
+}
+
+// lifetime bounds the TTL of answers.
+type lifetime struct {
+	min, max uint32        // seconds
+	stale    time.Duration // how long an answer is of use past its TTL; 0: not at all
+}
+
+// of returns for how many seconds e is fresh. limit is the TTL of the record.
+func (l lifetime) of(e *entry, limit uint32) uint32 {
+	if len(e.addrs) == 0 {
+		return e.ttl // a negative answer's TTL has bounds of its own
+	}
+	return l.clamp(min(limit, e.ttl))
+}
+
+func (l lifetime) clamp(ttl uint32) uint32 { return min(max(ttl, l.min), l.max) }
+
+// left returns how much of the TTL of e is left at now; past the end it is negative.
+func (l lifetime) left(e *entry, limit uint32, now time.Time) time.Duration {
+	return time.Duration(l.of(e, limit))*time.Second - now.Sub(e.stored)
+}
+
+func (e *entry) failing() bool { return e.failures > 0 }
+
+// nothing stands for no entry.
+var nothing = new(entry)
+
+// flight is a lookup under way. Everybody who wants its answer waits for the same one.
+type flight struct {
+	began time.Time     // by the system's clock
+	done  chan struct{} // closed when entry is set
+	entry *entry
+}
+
+// landed returns a flight that is over.
+func landed(e *entry) *flight {
+	f := &flight{done: make(chan struct{}), entry: e}
+	close(f.done)
+	return f
+}
+
+// cache remembers answers, decides which are good enough, and who looks up the others. It is safe for
+// concurrent use.
+type cache struct {
+	lifetime
+	resolve func(context.Context, question, int) (outcome, error)
+	retries int           // further attempts when nothing is remembered
+	grace   time.Duration // how long a query with a stale answer at hand waits for somebody else's lookup
+	now     func() time.Time
+
+	entries *otter.Cache[question, *entry]
+
+	lookups    *semaphore.Weighted // bounds all lookups
+	background *semaphore.Weighted // bounds those that no client waits for, to leave room for the others
+	spare      int                 // how many of the latter there may be
+
+	mu      sync.Mutex
+	flights map[question]*flight
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// newCache returns a cache for size answers, with at most maxConcurrent lookups under way.
+func newCache(size, maxConcurrent int) *cache {
+	spare := max(maxConcurrent/4, 1)
+	c := &cache{
+		now:        time.Now,
+		entries:    otter.Must(&otter.Options[question, *entry]{MaximumSize: size}),
+		lookups:    semaphore.NewWeighted(int64(maxConcurrent)),
+		background: semaphore.NewWeighted(int64(spare)),
+		spare:      spare,
+		flights:    make(map[question]*flight),
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// stop ends the lookups under way and waits for them.
+func (c *cache) stop() {
+	c.mu.Lock()
+	c.cancel()
+	c.mu.Unlock()
+	c.wg.Wait()
+}
+
+func (c *cache) len() int { return c.entries.EstimatedSize() }
+
+func (c *cache) full() bool { return uint64(c.len()) >= c.entries.GetMaximum() }
+
+// load returns what is remembered of q, or nothing.
+func (c *cache) load(q question) *entry {
+	if e, ok := c.entries.GetIfPresent(q); ok {
+		return e
+	}
+	return nothing
+}
+
+// get returns the answer to q, and whether it was remembered (hit), had to be looked up (miss) or is stale. With
+// failed the entry says why. limit is the TTL of the record, zone the zone it is in, for the metrics.
+func (c *cache) get(q question, limit uint32, zone string) (*entry, status) {
+	now := c.now()
+	e := c.load(q)
+	left := c.left(e, limit, now)
+	switch {
+	case e.answered && left > 0:
+		if left <= c.ahead(e, limit) && !now.Before(e.retry) {
+			c.refresh(q, zone, e)
+		}
+		return e, hit
+	case e.failing() && now.Before(e.retry):
+		return c.makeDo(e, left)
+	case e.failing() && c.usable(e, left):
+		c.refresh(q, zone, e)
+		return e, stale
+	}
+	return c.lookup(q, zone, e, left)
+}
+
+// ahead returns how long before its end e is refreshed.
+func (c *cache) ahead(e *entry, limit uint32) time.Duration {
+	return max(time.Duration(c.of(e, limit))*time.Second/10, minAhead)
+}
+
+// usable reports whether e can be served with left of its TTL, stale if need be.
+func (c *cache) usable(e *entry, left time.Duration) bool {
+	return e.answered && left > -c.stale
+}
+
+// makeDo returns e without asking anybody.
+func (c *cache) makeDo(e *entry, left time.Duration) (*entry, status) {
+	if c.usable(e, left) {
+		return e, stale
+	}
+	return e, failed
+}
+
+// lookup waits for an answer from upstream and makes do with e if there is none. A query that finds somebody
+// else's lookup under way and has a stale answer at hand waits a moment only.
+func (c *cache) lookup(q question, zone string, e *entry, left time.Duration) (*entry, status) {
+	usable := c.usable(e, left)
+	attempts := 1
+	if !usable {
+		attempts += c.retries
+	}
+	f, first := c.fly(q, zone, e, attempts, c.lookups)
+	if f == nil {
+		busy := *e
+		busy.cause = networkFailure("overload", errors.New("too many lookups under way"))
+		return c.makeDo(&busy, left)
+	}
+	if usable && !first && !f.within(c.grace) {
+		return e, stale
+	}
+	<-f.done
+	if f.entry.failing() {
+		return c.makeDo(f.entry, left)
+	}
+	return f.entry, miss
+}
+
+// within waits for f until it has taken as long as grace, and reports whether it is done.
+func (f *flight) within(grace time.Duration) bool {
+	patience := time.NewTimer(grace - time.Since(f.began))
+	defer patience.Stop()
+	select {
+	case <-f.done:
+		return true
+	case <-patience.C:
+		return false
+	}
+}
+
+// refresh looks q up in the background, unless too much is going on there already: the next query tries again.
+func (c *cache) refresh(q question, zone string, e *entry) {
+	if f, _ := c.fly(q, zone, e, 1, c.background, c.lookups); f == nil {
+		refreshesCount.WithLabelValues("skipped").Inc()
+	}
+}
+
+// prime looks q up in the background, as soon as there is room, unless it is remembered. It returns when that is
+// done or the cache is stopped.
+func (c *cache) prime(q question, zone string) {
+	for c.ctx.Err() == nil && c.load(q) == nothing {
+		if f, _ := c.fly(q, zone, nothing, 1+c.retries, c.background, c.lookups); f != nil {
+			<-f.done
+			return
+		}
+		for _, room := range []*semaphore.Weighted{c.background, c.lookups} {
+			if room.Acquire(c.ctx, 1) == nil {
+				room.Release(1)
+			}
+		}
+	}
+}
+
+// fly returns the lookup of q that is under way, or starts it and reports that this is the first to want it; e is
+// what is remembered as far as the caller knows. It returns nil when one of rooms is full, or the cache is stopped.
+func (c *cache) fly(q question, zone string, e *entry, attempts int, rooms ...*semaphore.Weighted) (f *flight, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f, ok := c.flights[q]; ok {
+		return f, false
+	}
+	if newer := c.load(q); newer != e && newer != nothing {
+		return landed(newer), false // a lookup ended since the caller looked
+	}
+	if c.ctx.Err() != nil || !acquire(rooms) {
+		return nil, false
+	}
+	f = &flight{began: time.Now(), done: make(chan struct{}), entry: e}
+	c.flights[q] = f
+	c.wg.Go(func() {
+		defer c.land(q, f)
+		defer release(rooms)
+		o, err := c.safely(q, attempts)
+		f.entry = c.settle(q, zone, e, o, err)
+		if slices.Contains(rooms, c.background) {
+			refreshesCount.WithLabelValues(refreshed(err)).Inc()
+		}
+	})
+	return f, true
+}
+
+// land lets go all who wait for f.
+func (c *cache) land(q question, f *flight) {
+	c.mu.Lock()
+	delete(c.flights, q)
+	c.mu.Unlock()
+	close(f.done)
+}
+
+// safely resolves q; a panic is a failure like any other.
+func (c *cache) safely(q question, attempts int) (o outcome, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			log.Errorf("Recovered from panic in the lookup of %s: %v", q, r)
+			err = unusable("error", fmt.Errorf("panic: %v", r))
+		}
+	}()
+	return c.resolve(c.ctx, q, attempts)
+}
+
+func acquire(rooms []*semaphore.Weighted) bool {
+	for i, r := range rooms {
+		if !r.TryAcquire(1) {
+			release(rooms[:i])
+			return false
+		}
+	}
+	return true
+}
+
+func release(rooms []*semaphore.Weighted) {
+	for _, r := range rooms {
+		r.Release(1)
+	}
+}
+
+// settle remembers how the lookup of q ended, and returns it. An answer replaces old, whatever it says; a failure
+// keeps the answer that old has.
+func (c *cache) settle(q question, zone string, old *entry, o outcome, err error) *entry {
+	now := c.now()
+	var e *entry
+	if err == nil {
+		e = &entry{outcome: o, answered: true, stored: now}
+		tellAnswer(q, zone, old, e)
+	} else {
+		failed := *old
+		e = &failed
+		e.cause = asFailure(err)
+		e.failures++
+		e.retry = now.Add(backoff(e.failures))
+		if e.cause.outcome == canceled {
+			return e
+		}
+		tellFailure(q, old, e)
+	}
+	c.entries.Set(q, e)
+	return e
+}
+
+// backoff returns how long a target is left alone after so many failures in a row.
+func backoff(failures int) time.Duration {
+	return min(minBackoff<<min(failures-1, 10), maxBackoff)
+}
+
+// refreshed returns what the metrics call a background lookup that ended in err.
+func refreshed(err error) string {
+	if err != nil {
+		return "failure"
+	}
+	return "success"
+}
+
+// tellAnswer logs and counts what e changes.
+func tellAnswer(q question, zone string, old, e *entry) {
+	if old.failing() {
+		log.Infof("Target %s answers again", q)
+	}
+	if old.answered && !sameAddrs(old.addrs, e.addrs, addrLen(q.qtype)) {
+		addressChanges.WithLabelValues(zone).Inc()
+		log.Infof("Target %s changed from %s to %s", q, addrString(old.addrs, q.qtype), addrString(e.addrs, q.qtype))
+	}
+}
+
+// tellFailure logs that a target starts failing.
+func tellFailure(q question, old, e *entry) {
+	if old.failing() {
+		return
+	}
+	remembered := "nothing is remembered"
+	if old.answered {
+		remembered = "the last answer is remembered"
+	}
+	log.Warningf("Target %s fails: %s; %s", q, e.cause, remembered)
+}
+
+// sameAddrs compares two lists of addresses without their order (neither has one twice).
+func sameAddrs(a, b []byte, size int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	return bytes.Equal(sorted(a, size), sorted(b, size))
+}
+
+func sorted(addrs []byte, size int) []byte {
+	chunks := slices.SortedFunc(slices.Chunk(addrs, size), bytes.Compare)
+	return slices.Concat(chunks...)
+}
+
+func addrString(addrs []byte, qtype uint16) string {
+	if len(addrs) == 0 {
+		return "no address"
+	}
+	var s []string
+	for a := range slices.Chunk(addrs, addrLen(qtype)) {
+		ip, _ := netip.AddrFromSlice(a)
+		s = append(s, ip.String())
+	}
+	return strings.Join(s, " ")
+}
+
+// noLimit is the TTL of a record that states none.
+const noLimit = math.MaxUint32

@@ -1,0 +1,111 @@
+package alias
+
+import (
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
+)
+
+// running has the instances between their start and their end.
+var running = new(instances)
+
+type instances struct {
+	mu  sync.Mutex
+	set map[*Alias]struct{}
+}
+
+func (is *instances) add(a *Alias) {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	if is.set == nil {
+		is.set = make(map[*Alias]struct{})
+	}
+	is.set[a] = struct{}{}
+}
+
+func (is *instances) remove(a *Alias) {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	delete(is.set, a)
+}
+
+// all returns the instances running now.
+func (is *instances) all() []*Alias {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	as := make([]*Alias, 0, len(is.set))
+	for a := range is.set {
+		as = append(as, a)
+	}
+	return as
+}
+
+// entries returns how many answers all instances remember.
+func (is *instances) entries() float64 {
+	n := 0
+	for _, a := range is.all() {
+		n += a.cache.len()
+	}
+	return float64(n)
+}
+
+// start makes a part of what is running. Its records are resolved only when the servers listen, for the upstream
+// may be one of them.
+func (a *Alias) start() {
+	for _, up := range a.upstreams.list {
+		up.start()
+	}
+	a.started = time.Now()
+	running.add(a)
+}
+
+// stop ends all that a does and waits for it.
+func (a *Alias) stop() {
+	running.remove(a)
+	a.cache.stop()
+	a.priming.Wait()
+	for _, up := range a.upstreams.list {
+		up.stop()
+	}
+}
+
+// prime starts to resolve the records of the instances that have not begun with it.
+func (is *instances) prime() {
+	for _, a := range is.all() {
+		if a.begun.CompareAndSwap(false, true) {
+			a.priming.Go(a.prime)
+		}
+	}
+}
+
+// abandon stops the instances whose servers never came to listen.
+func (is *instances) abandon() {
+	for _, a := range is.all() {
+		if !a.begun.Load() {
+			a.stop()
+		}
+	}
+}
+
+// prime resolves both families of every record, in the background and as many as the cache holds.
+func (a *Alias) prime() {
+	defer a.primed.Store(true)
+	var lookups errgroup.Group
+	lookups.SetLimit(a.cache.spare)
+	for _, r := range a.records.all {
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+			lookups.Go(func() error {
+				if a.cache.full() {
+					return nil
+				}
+				if d, err := a.locate(r.target, qtype, r.ttl); err == nil && d.own == nil {
+					a.cache.prime(d.question, r.zone)
+				}
+				return nil
+			})
+		}
+	}
+	lookups.Wait()
+}

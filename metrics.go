@@ -1,0 +1,96 @@
+package alias
+
+import (
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+const subsystem = "alias"
+
+var (
+	// answersCount counts the synthesized answers by their status.
+	answersCount = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "answers_total",
+		Help:      "Counter of answers synthesized for aliases.",
+	}, []string{"server", "zone", "status"})
+	// staleAge is how long ago the TTL of an answer ran out that was served stale.
+	staleAge = promauto.NewHistogram(prometheus.HistogramOpts{
+		Namespace:                   plugin.Namespace,
+		Subsystem:                   subsystem,
+		Name:                        "stale_age_seconds",
+		Buckets:                     []float64{1, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600, 72 * 3600},
+		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
+		Help:                        "Histogram of the time since the TTL of a stale answer ran out.",
+	})
+	// upstreamRequests counts the requests to the upstreams.
+	upstreamRequests = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "upstream_requests_total",
+		Help:      "Counter of requests to upstreams, by what came of them.",
+	}, []string{"to", "outcome"})
+	// requestDuration is the time that requests to the upstreams took.
+	requestDuration = promauto.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace:                   plugin.Namespace,
+		Subsystem:                   subsystem,
+		Name:                        "upstream_request_duration_seconds",
+		Buckets:                     plugin.TimeBuckets,
+		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
+		Help:                        "Histogram of the time each request to an upstream took.",
+	}, []string{"to"})
+	// refreshesCount counts the background lookups of queried answers.
+	refreshesCount = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "refreshes_total",
+		Help:      "Counter of background lookups.",
+	}, []string{"outcome"})
+	// addressChanges counts the lookups that found other addresses than those remembered.
+	addressChanges = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "address_changes_total",
+		Help:      "Counter of changes of the addresses of targets.",
+	}, []string{"zone"})
+	_ = promauto.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "cache_entries",
+		Help:      "The number of answers remembered.",
+	}, running.entries)
+)
+
+// status is what an answer is to the one who asked.
+type status uint8
+
+const (
+	hit      status = iota // fresh addresses that were remembered
+	miss                   // fresh addresses that had to be looked up
+	stale                  // a remembered answer past its TTL
+	nodata                 // the target has no addresses of this family
+	failed                 // nothing could be found out
+	fallback               // nothing could be found out, and the backend's own addresses were served
+	statuses
+)
+
+func (s status) String() string {
+	return [statuses]string{"hit", "miss", "stale", "nodata", "failure", "fallback"}[s]
+}
+
+// vantage is a server and a zone that answers are counted for.
+type vantage struct{ server, zone string }
+
+// counters are the counters of one vantage, looked up once: WithLabelValues takes a lock.
+type counters [statuses]prometheus.Counter
+
+func newCounters(v vantage) *counters {
+	cs := new(counters)
+	for s := range statuses {
+		cs[s] = answersCount.WithLabelValues(v.server, v.zone, s.String())
+	}
+	return cs
+}

@@ -1,0 +1,28 @@
+package alias
+
+import (
+	"time"
+
+	"github.com/coredns/coredns/plugin/ready"
+)
+
+// readyAfter is when an instance is ready, whatever its targets do.
+const readyAfter = 10 * time.Second
+
+var _ ready.Readiness = (*Alias)(nil)
+
+// Ready implements ready.Readiness. It reports for the instances of all server blocks: the ready plugin knows
+// plugins by their names, so it asks only one of them.
+func (a *Alias) Ready() bool {
+	for _, a := range running.all() {
+		if !a.ready() {
+			return false
+		}
+	}
+	return true
+}
+
+// ready reports whether every record was resolved or has failed one full round, or readyAfter is over.
+func (a *Alias) ready() bool {
+	return a.primed.Load() || time.Since(a.started) >= readyAfter
+}

@@ -1,0 +1,440 @@
+package alias
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/pkg/durations"
+	"github.com/coredns/coredns/plugin/pkg/parse"
+	"github.com/coredns/coredns/plugin/pkg/transport"
+
+	"github.com/miekg/dns"
+)
+
+const maxUpstreams = 15 // as in forward
+
+// The bounds of what can be configured.
+const (
+	minTimeout    = time.Millisecond
+	maxTimeout    = 10 * time.Second
+	maxRetries    = 10
+	maxTTL        = math.MaxInt32 * time.Second // RFC 2181, section 8
+	maxStale      = 365 * 24 * time.Hour
+	maxCacheSize  = 100_000_000
+	maxConcurrent = 1_000_000
+)
+
+func init() {
+	plugin.Register("alias", setup)
+	caddy.RegisterEventHook("alias", func(event caddy.EventName, _ any) error {
+		if event == caddy.InstanceStartupEvent {
+			running.prime()
+		}
+		return nil
+	})
+}
+
+func setup(c *caddy.Controller) error {
+	cfg, err := parseConfig(c)
+	if err != nil {
+		return plugin.Error("alias", err)
+	}
+	a := cfg.build()
+
+	c.OnStartup(func() error {
+		a.start()
+		log.Infof("%d records in %s, upstreams %s, timeout %s", len(a.records.all),
+			strings.Join(cfg.origins, " "), strings.Join(cfg.to, " "), cfg.timeout)
+		return nil
+	})
+	c.OnShutdown(func() error {
+		a.stop()
+		return nil
+	})
+	// When a reload fails, what it had started is not shut down by anybody else.
+	c.OnRestartFailed(func() error {
+		running.abandon()
+		return nil
+	})
+
+	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
+		a.Next = next
+		return a
+	})
+	return nil
+}
+
+// config is what the Corefile says.
+type config struct {
+	origins []string
+	zones   zones
+	records *records
+
+	to         []string   // as written
+	resolvers  []resolver // what to stands for
+	tlsConfig  *tls.Config
+	timeout    time.Duration
+	retries    int
+	lifetime   lifetime
+	staleTTL   uint32
+	onFailure  int
+	size       int
+	concurrent int
+
+	seen map[string]int // the line of each property
+}
+
+func newConfig() *config {
+	return &config{
+		zones:      make(zones),
+		tlsConfig:  new(tls.Config),
+		timeout:    500 * time.Millisecond,
+		retries:    2,
+		lifetime:   lifetime{min: 5, max: 3600, stale: 72 * time.Hour},
+		staleTTL:   30,
+		onFailure:  dns.RcodeSuccess,
+		size:       100_000,
+		concurrent: 1000,
+		seen:       make(map[string]int),
+	}
+}
+
+// parseConfig parses the alias directive of a server block. An error has file and line.
+func parseConfig(c *caddy.Controller) (*config, error) {
+	var cfg *config
+	for c.Next() {
+		if cfg != nil {
+			return nil, c.Err(plugin.ErrOnce.Error())
+		}
+		cfg = newConfig()
+		if err := cfg.parseZones(c); err != nil {
+			return nil, err
+		}
+		for c.NextBlock() {
+			if err := cfg.parseProperty(c); err != nil {
+				return nil, err
+			}
+		}
+		if err := cfg.finish(c); err != nil {
+			return nil, err
+		}
+	}
+	return cfg, nil
+}
+
+// parseZones parses ZONES.
+func (cfg *config) parseZones(c *caddy.Controller) error {
+	args := c.RemainingArgs()
+	for _, arg := range args {
+		if len(plugin.Host(arg).NormalizeExact()) == 0 {
+			return c.Errf("alias: '%s' is not a zone", arg)
+		}
+	}
+	cfg.origins = plugin.OriginsFromArgsOrServerBlock(args, c.ServerBlockKeys)
+	for _, origin := range cfg.origins {
+		cfg.zones[origin] = struct{}{}
+	}
+	cfg.records = newRecords(cfg.zones)
+	return nil
+}
+
+// parseProperty parses one line of the block.
+func (cfg *config) parseProperty(c *caddy.Controller) error {
+	property := c.Val()
+	args := c.RemainingArgs()
+	if line, ok := cfg.seen[property]; ok && property != "record" {
+		return c.Errf("%s: given already in line %d", property, line)
+	}
+	cfg.seen[property] = c.Line()
+
+	parse, ok := properties[property]
+	if !ok {
+		return c.Errf("unknown property '%s'", property)
+	}
+	if len(args) < parse.min {
+		return c.Errf("%s: missing argument, expected: %s %s", property, property, parse.usage)
+	}
+	if parse.max > 0 && len(args) > parse.max {
+		return c.Errf("%s: unexpected argument '%s', expected: %s %s", property, args[parse.max], property, parse.usage)
+	}
+	if err := parse.set(cfg, args); err != nil {
+		return c.Errf("%s: %v", property, err)
+	}
+	return nil
+}
+
+// properties are the properties of the block; max 0 is any number of arguments.
+var properties = map[string]struct {
+	usage    string
+	min, max int
+	set      func(cfg *config, args []string) error
+}{
+	"record":   {"NAME TARGET [TTL]", 2, 3, (*config).setRecord},
+	"upstream": {"TO...", 1, 0, (*config).setUpstreams},
+	"tls_servername": {"NAME", 1, 1, func(cfg *config, args []string) error {
+		cfg.tlsConfig.ServerName = args[0]
+		return checkHostName(args[0])
+	}},
+	"timeout": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.timeout, err = parseDuration(args[0], minTimeout, maxTimeout)
+		return err
+	}},
+	"retries": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.retries, err = parseCount(args[0], 0, maxRetries)
+		return err
+	}},
+	"min_ttl": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.lifetime.min, err = parseTTL(args[0], time.Second)
+		return err
+	}},
+	"max_ttl": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.lifetime.max, err = parseTTL(args[0], time.Second)
+		return err
+	}},
+	"stale": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.lifetime.stale, err = parseDuration(args[0], 0, maxStale)
+		return err
+	}},
+	"stale_ttl": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.staleTTL, err = parseTTL(args[0], time.Second)
+		return err
+	}},
+	"on_failure": {"empty|servfail", 1, 1, func(cfg *config, args []string) error {
+		codes := map[string]int{"empty": dns.RcodeSuccess, "servfail": dns.RcodeServerFailure}
+		code, ok := codes[args[0]]
+		if !ok {
+			return fmt.Errorf("'%s' is neither empty nor servfail", args[0])
+		}
+		cfg.onFailure = code
+		return nil
+	}},
+	"cache_size": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.size, err = parseCount(args[0], 1, maxCacheSize)
+		return err
+	}},
+	"max_concurrent": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.concurrent, err = parseCount(args[0], 1, maxConcurrent)
+		return err
+	}},
+}
+
+// finish checks what can only be seen at the end of the block, and sets the defaults that may fail.
+func (cfg *config) finish(c *caddy.Controller) error {
+	if l := cfg.lifetime; l.min > l.max {
+		line := max(cfg.seen["min_ttl"], cfg.seen["max_ttl"])
+		return fmt.Errorf("%s:%d - Error during parsing: min_ttl: %ds is more than max_ttl %ds", c.File(), line, l.min, l.max)
+	}
+	if len(cfg.to) == 0 {
+		if err := cfg.setUpstreams([]string{"/etc/resolv.conf"}); err != nil {
+			return c.Errf("upstream: %v", err)
+		}
+	}
+	return nil
+}
+
+// setRecord parses NAME TARGET [TTL].
+func (cfg *config) setRecord(args []string) error {
+	r := &record{ttl: noLimit}
+	var err error
+	if r.owner, err = cfg.ownerName(args[0]); err != nil {
+		return err
+	}
+	r.wildcard = strings.HasPrefix(r.owner, "*.")
+	if r.zone = cfg.zones.match(r.owner); r.zone == "" {
+		return fmt.Errorf("'%s' is outside of %s", args[0], strings.Join(cfg.origins, " "))
+	}
+	if r.target, err = targetName(args[1]); err != nil {
+		return err
+	}
+	if r.target == r.owner {
+		return fmt.Errorf("'%s' is an alias of itself", args[0])
+	}
+	if len(args) > 2 {
+		if r.ttl, err = parseTTL(args[2], 0); err != nil {
+			return err
+		}
+	}
+	if !cfg.records.add(r) {
+		return fmt.Errorf("'%s' has a record already", args[0])
+	}
+	return nil
+}
+
+// ownerName returns the fully qualified name that NAME stands for. A name that ends in one of ZONES is in full, with
+// or without the final dot.
+func (cfg *config) ownerName(arg string) (string, error) {
+	name := strings.ToLower(arg)
+	if relative := !strings.HasSuffix(name, ".") && (name == "@" || cfg.zones.match(name+".") == ""); relative {
+		if len(cfg.origins) != 1 {
+			return "", fmt.Errorf("'%s' is relative, but there are %d zones: write it in full, with a final dot", arg, len(cfg.origins))
+		}
+		name = strings.TrimPrefix(name+"."+cfg.origins[0], "@.")
+	}
+	name = dns.Fqdn(name)
+	if name == "." {
+		return name, nil
+	}
+	labels := strings.TrimPrefix(name, "*.")
+	if labels == "" { // the wildcard of the root
+		return name, nil
+	}
+	return name, checkHostName(labels)
+}
+
+// targetName returns the fully qualified name that TARGET stands for.
+func targetName(arg string) (string, error) {
+	if _, err := netip.ParseAddr(arg); err == nil {
+		return "", fmt.Errorf("'%s' is an address and no host name: give the owner an A or AAAA record instead", arg)
+	}
+	name := dns.Fqdn(strings.ToLower(arg))
+	return name, checkHostName(name)
+}
+
+// checkHostName returns an error unless name is a host name (RFC 1123, section 2.1) that is short enough. The
+// underscore is let through: names in use have it.
+func checkHostName(name string) error {
+	if len(name) > 254 { // with the final dot: 255 octets on the wire (RFC 1035, section 2.3.4)
+		return fmt.Errorf("'%s' is too long for a name", name)
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
+		switch {
+		case len(label) > 63:
+			return fmt.Errorf("'%s' has a label of more than 63 characters", name)
+		case label == "", label[0] == '-', label[len(label)-1] == '-', strings.Trim(label, ldh) != "":
+			return fmt.Errorf("'%s' is not a host name", name)
+		}
+	}
+	return nil
+}
+
+const ldh = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+
+func parseDuration(arg string, least, most time.Duration) (time.Duration, error) {
+	d, err := durations.NewDurationFromArg(arg)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("'%s' is not a duration", arg)
+	case d < least || d > most:
+		return 0, fmt.Errorf("'%s' is out of range, %s to %s", arg, least, most)
+	}
+	return d, nil
+}
+
+// parseTTL parses a number of seconds or a duration of whole seconds.
+func parseTTL(arg string, least time.Duration) (uint32, error) {
+	d, err := parseDuration(arg, least, maxTTL)
+	if err != nil {
+		return 0, err
+	}
+	if d%time.Second != 0 {
+		return 0, fmt.Errorf("'%s' is not a whole number of seconds", arg)
+	}
+	return uint32(d / time.Second), nil // #nosec G115 -- at most maxTTL
+}
+
+func parseCount(arg string, least, most int) (int, error) {
+	n, err := strconv.Atoi(arg)
+	switch {
+	case errors.Is(err, strconv.ErrRange), err == nil && (n < least || n > most):
+		return 0, fmt.Errorf("'%s' is out of range, %d to %d", arg, least, most)
+	case err != nil:
+		return 0, fmt.Errorf("'%s' is not a number", arg)
+	}
+	return n, nil
+}
+
+// setUpstreams parses TO....
+func (cfg *config) setUpstreams(args []string) error {
+	cfg.to, cfg.resolvers = args, nil
+	for _, arg := range args {
+		addrs, err := parse.HostPortOrFile(arg)
+		if err != nil {
+			return err
+		}
+		for _, addr := range addrs {
+			r, err := parseResolver(addr)
+			if err != nil {
+				return err
+			}
+			if !slices.Contains(cfg.resolvers, r) {
+				cfg.resolvers = append(cfg.resolvers, r)
+			}
+		}
+	}
+	switch {
+	case len(cfg.resolvers) == 0:
+		return fmt.Errorf("no name server in '%s'", strings.Join(args, " "))
+	case len(cfg.resolvers) > maxUpstreams:
+		return fmt.Errorf("'%s' are %d upstreams, at most %d are allowed", strings.Join(args, " "), len(cfg.resolvers), maxUpstreams)
+	}
+	return nil
+}
+
+// resolver is an upstream as configured.
+type resolver struct {
+	protocol, addr string
+	serverName     string // of its certificate; "": that of tls_servername
+}
+
+// parseResolver parses an address with a port, [scheme://]address[%servername]:port.
+func parseResolver(to string) (resolver, error) {
+	protocol, hostport := parse.Transport(to)
+	r := resolver{protocol: protocol, addr: hostport}
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return r, fmt.Errorf("'%s' is not an address: %v", to, err)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return r, fmt.Errorf("'%s' has no valid port", to)
+	}
+	switch protocol {
+	case transport.DNS:
+		return r, nil // what follows % is the zone of a link-local address
+	case transport.TLS, transport.QUIC, transport.HTTPS:
+		host, r.serverName, _ = strings.Cut(host, "%")
+		r.addr = net.JoinHostPort(host, port)
+		return r, nil
+	default:
+		return r, fmt.Errorf("'%s' has a protocol that is not supported here", to)
+	}
+}
+
+// build returns the plugin that cfg describes.
+func (cfg *config) build() *Alias {
+	us := &upstreams{timeout: cfg.timeout}
+	for _, r := range cfg.resolvers {
+		tlsConfig := cfg.tlsConfig.Clone()
+		tlsConfig.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+		if r.serverName != "" {
+			tlsConfig.ServerName = r.serverName
+		}
+		us.list = append(us.list, newUpstream(r.protocol, r.addr, tlsConfig, cfg.timeout))
+	}
+	c := newCache(cfg.size, cfg.concurrent)
+	c.lifetime = cfg.lifetime
+	c.retries = cfg.retries
+	c.grace = cfg.timeout / 10
+	c.resolve = us.resolve
+	return &Alias{
+		zones:     cfg.zones,
+		records:   cfg.records,
+		upstreams: us,
+		cache:     c,
+		lifetime:  cfg.lifetime,
+		timeout:   cfg.timeout,
+		staleTTL:  cfg.staleTTL,
+		onFailure: cfg.onFailure,
+		now:       time.Now,
+	}
+}

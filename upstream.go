@@ -1,0 +1,217 @@
+package alias
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns/coredns/plugin/pkg/proxy"
+	"github.com/coredns/coredns/plugin/pkg/transport"
+	"github.com/coredns/coredns/request"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// maxFails is how many health checks in a row an upstream fails before it is passed over, and
+	// healthInterval the time between two of them; both as in forward.
+	maxFails       = 2
+	healthInterval = 500 * time.Millisecond
+
+	// idleExpire is how long an unused connection to an upstream is kept.
+	idleExpire = 10 * time.Second
+
+	// udpSize is the EDNS buffer size of queries: what gets through without fragments.
+	udpSize = 1232
+)
+
+// upstreams are the resolvers that targets are looked up through. It is safe for concurrent use.
+type upstreams struct {
+	list    []*upstream
+	timeout time.Duration // of one attempt
+	turn    atomic.Uint32
+}
+
+// upstream is one resolver.
+type upstream struct {
+	proxy    *proxy.Proxy
+	protocol string
+	timeout  time.Duration
+	client   *http.Client   // of DNS over HTTPS, otherwise nil
+	exchange sync.WaitGroup // the exchanges under way
+
+	duration prometheus.Observer
+}
+
+// newUpstream returns the upstream at addr, an address with a port. tlsConfig is for the encrypted protocols.
+func newUpstream(protocol, addr string, tlsConfig *tls.Config, timeout time.Duration) *upstream {
+	up := &upstream{
+		proxy:    proxy.NewProxy("alias", addr, protocol),
+		protocol: protocol,
+		timeout:  timeout,
+		duration: requestDuration.WithLabelValues(addr),
+	}
+	switch protocol {
+	case transport.HTTPS:
+		up.client = &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: timeout}
+		up.proxy.SetHTTPClient(up.client)
+		up.proxy.SetDOHHost(tlsConfig.ServerName)
+		fallthrough
+	case transport.TLS, transport.QUIC:
+		up.proxy.SetTLSConfig(tlsConfig)
+	}
+	up.proxy.SetExpire(idleExpire)
+	up.proxy.SetReadTimeout(timeout)
+	return up
+}
+
+func (up *upstream) start() { up.proxy.Start(healthInterval) }
+
+// stop closes the connections and waits for the exchanges under way, which end by themselves within twice the
+// timeout.
+func (up *upstream) stop() {
+	up.proxy.Stop()
+	up.exchange.Wait()
+	switch up.protocol {
+	case transport.HTTPS:
+		up.client.CloseIdleConnections()
+		fallthrough
+	case transport.DNS, transport.TLS:
+		// The proxy leaves its connections to its finalizer, and thus to chance. The finalizer would stop
+		// the transport a second time.
+		runtime.SetFinalizer(up.proxy, nil)
+		up.proxy.GetTransport().Stop()
+	}
+}
+
+// pick returns the upstream whose turn it is, or the next one that is not down; when all are down, that whose
+// turn it is.
+func (u *upstreams) pick(turn uint32) *upstream {
+	n := uint32(len(u.list)) // #nosec G115 -- at most maxUpstreams
+	for i := range n {
+		if up := u.list[(turn+i)%n]; !up.proxy.Down(maxFails) {
+			return up
+		}
+	}
+	return u.list[turn%n]
+}
+
+// ask sends one query and returns the response, which answers exactly this query and whose code is NOERROR or
+// NXDOMAIN. Any other end is a *failure. It returns when ctx ends, whatever the proxy is doing.
+func (up *upstream) ask(ctx context.Context, q question) (*dns.Msg, error) {
+	type reply struct {
+		m   *dns.Msg
+		err error
+	}
+	replies := make(chan reply, 1)
+	// The reads of the proxy do not follow ctx.
+	up.exchange.Go(func() {
+		defer func() {
+			if r := recover(); r != nil {
+				replies <- reply{nil, unusable("error", fmt.Errorf("panic: %v", r))}
+			}
+		}()
+		m, err := up.roundTrip(ctx, q)
+		replies <- reply{m, err}
+	})
+
+	var r reply
+	select {
+	case r = <-replies:
+	case <-ctx.Done():
+		r.err = ctx.Err()
+	}
+	if r.err != nil {
+		f := connectFailure(r.err)
+		if f.outcome != canceled {
+			up.proxy.Healthcheck()
+		}
+		return nil, f
+	}
+	return r.m, check(r.m, q)
+}
+
+// roundTrip exchanges one query and its response, over TCP when the response is truncated.
+func (up *upstream) roundTrip(ctx context.Context, q question) (*dns.Msg, error) {
+	opts := proxy.Options{PreferUDP: true}
+	for {
+		// A query of its own for each exchange: the proxy changes the ID.
+		m := new(dns.Msg)
+		m.SetQuestion(q.name, q.qtype)
+		m.SetEdns0(udpSize, false)
+		state := request.Request{W: localWriter{}, Req: m}
+
+		r, _, _, err := up.proxy.Connect(ctx, state, opts)
+		switch {
+		case errors.Is(err, proxy.ErrCachedClosed) && ctx.Err() == nil:
+			continue // the peer had closed an idle connection: the next one, at last a new one
+		case err == nil && r.Truncated && !opts.ForceTCP && up.protocol == transport.DNS:
+			opts.ForceTCP = true
+			continue
+		}
+		return r, err
+	}
+}
+
+// canceled is the outcome of a lookup that the shutdown cut short.
+const canceled = "canceled"
+
+// connectFailure classifies an error of the exchange.
+func connectFailure(err error) *failure {
+	var f *failure
+	var ne net.Error
+	var de *dns.Error
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.Is(err, context.Canceled):
+		return networkFailure(canceled, nil)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
+		return networkFailure("timeout", nil)
+	case errors.As(err, &de), strings.Contains(err.Error(), "bad rdata"):
+		return unusable("malformed", err)
+	default:
+		return networkFailure("network", err)
+	}
+}
+
+// check returns an error unless m is a response to q that can be used.
+func check(m *dns.Msg, q question) error {
+	switch {
+	case !m.Response, m.Opcode != dns.OpcodeQuery:
+		return unusable("mismatch", errors.New("not a response"))
+	case len(m.Question) != 1, m.Question[0].Qtype != q.qtype, m.Question[0].Qclass != dns.ClassINET,
+		!strings.EqualFold(m.Question[0].Name, q.name):
+		return unusable("mismatch", errors.New("response to another question"))
+	case m.Truncated:
+		return unusable("malformed", errors.New("truncated over TCP"))
+	}
+	switch m.Rcode {
+	case dns.RcodeSuccess, dns.RcodeNameError:
+		return nil
+	case dns.RcodeServerFailure:
+		return unusable("servfail", nil)
+	case dns.RcodeRefused:
+		return unusable("refused", nil)
+	case dns.RcodeFormatError:
+		return unusable("formerr", nil)
+	case dns.RcodeNotImplemented:
+		return unusable("notimp", nil)
+	default:
+		return unusable("rcode", errors.New(dns.RcodeToString[m.Rcode]))
+	}
+}
+
+func (up *upstream) report(outcome string, took time.Duration) {
+	upstreamRequests.WithLabelValues(up.proxy.Addr(), outcome).Inc()
+	up.duration.Observe(took.Seconds())
+}
