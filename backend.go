@@ -14,7 +14,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// localWriter is the client of the queries that alias itself asks.
+// localWriter is the client of the queries that alias itself asks, and takes responses of any size: it seems to be
+// on TCP. With a smaller buffer a longer packet that is cut between two records would pass for a whole response.
 type localWriter struct{}
 
 var (

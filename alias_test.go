@@ -1,0 +1,501 @@
+package alias
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	fake "github.com/coredns/alias/test/upstream"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/file"
+	"github.com/coredns/coredns/plugin/metadata"
+	"github.com/coredns/coredns/plugin/pkg/dnstest"
+	"github.com/coredns/coredns/plugin/test"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// clock is a clock that only a test moves.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// parse returns the configuration that the properties make in a block of the given zones.
+func parseBlock(zones, properties string) (*config, error) {
+	c := caddy.NewTestController("dns", fmt.Sprintf("alias %s {\n%s\n}", zones, properties))
+	return parseConfig(c)
+}
+
+// newAlias returns a started plugin and its clock. The records have not been resolved.
+func newAlias(t testing.TB, zones, properties string, next plugin.Handler) (*Alias, *clock) {
+	t.Helper()
+	cfg, err := parseBlock(zones, properties)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, c := cfg.build(), &clock{now: time.Now()}
+	a.Next, a.now, a.cache.now = next, c.Now, c.Now
+	a.start()
+	t.Cleanup(a.stop)
+	return a, c
+}
+
+// query returns the response of h, or a message with just the returned code when h wrote none.
+func query(t testing.TB, h plugin.Handler, name string, qtype uint16) *dns.Msg {
+	t.Helper()
+	r := new(dns.Msg).SetQuestion(name, qtype)
+	r.SetEdns0(1232, false)
+	return exchange(t, context.Background(), h, r)
+}
+
+func exchange(t testing.TB, ctx context.Context, h plugin.Handler, r *dns.Msg) *dns.Msg {
+	t.Helper()
+	w := dnstest.NewRecorder(&test.ResponseWriter{})
+	rcode, err := h.ServeDNS(ctx, w, r)
+	if err != nil {
+		t.Fatalf("%v: %v", r.Question, err)
+	}
+	if w.Msg == nil {
+		return new(dns.Msg).SetRcode(r, rcode)
+	}
+	if !plugin.ClientWrite(rcode) {
+		t.Errorf("%v: wrote a response and returned %s", r.Question, dns.RcodeToString[rcode])
+	}
+	if _, err := w.Msg.Pack(); err != nil {
+		t.Errorf("%v: response cannot be packed: %v", r.Question, err)
+	}
+	return w.Msg
+}
+
+// text returns the records of a section, one a line, with single spaces.
+func text(rrs []dns.RR) []string {
+	var s []string
+	for _, rr := range rrs {
+		s = append(s, strings.Join(strings.Fields(rr.String()), " "))
+	}
+	return s
+}
+
+func wantText(t testing.TB, what string, got []dns.RR, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, text(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// ede returns the Extended DNS Error codes in m.
+func ede(m *dns.Msg) []uint16 {
+	var codes []uint16
+	if opt := m.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			if e, ok := o.(*dns.EDNS0_EDE); ok {
+				codes = append(codes, e.InfoCode)
+			}
+		}
+	}
+	return codes
+}
+
+const exampleSOA = "example.org. 3600 IN SOA ns.example.org. hostmaster.example.org. 1 7200 3600 1209600 300"
+
+// zoneFile returns file serving example.org with the records, and next behind it for other zones.
+func zoneFile(t testing.TB, next plugin.Handler, records ...string) *file.File {
+	t.Helper()
+	z, err := file.Parse(strings.NewReader(strings.Join(append(records, exampleSOA), "\n")), "example.org.", "stdin", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &file.File{Next: next, Zones: file.Zones{Z: map[string]*file.Zone{"example.org.": z}, Names: []string{"example.org."}}}
+}
+
+const (
+	v4 = "192.0.2.1"
+	v6 = "2001:db8::1"
+)
+
+// good is an upstream where all is well.
+var good = fake.Zone("target.example. 300 IN A "+v4, "target.example. 300 IN AAAA "+v6)
+
+func TestServeDNS(t *testing.T) {
+	up := fake.New(t, fake.Zone(
+		"target.example. 300 IN A "+v4, "target.example. 300 IN AAAA "+v6,
+		"v4only.example. 300 IN A "+v4,
+		"example. 300 IN SOA ns.example. host.example. 1 2 3 4 60",
+	))
+	backend := zoneFile(t, nil,
+		"example.org. 3600 IN MX 10 mail.example.org.",
+		"example.org. 3600 IN A 203.0.113.9", // the record wins
+		"mail.example.org. 3600 IN A 203.0.113.25",
+		"www.wild.example.org. 3600 IN A 203.0.113.80",
+		"mx.wild.example.org. 3600 IN MX 10 mail.example.org.",
+		"*.both.example.org. 3600 IN A 203.0.113.81",
+	)
+	a, _ := newAlias(t, "example.org", `
+		record @ target.example
+		record v4only v4only.example 60
+		record gone gone.example
+		record deep.er.app target.example
+		record *.wild target.example
+		record *.both target.example
+		record below.wild v4only.example
+		upstream `+up.Addr, backend)
+
+	soa := "example.org. 3600 IN SOA ns.example.org. hostmaster.example.org. 1 7200 3600 1209600 300"
+	nodata := func(name string, qtype uint16) queryTest {
+		return queryTest{name: name, qtype: qtype, ns: []string{soa}}
+	}
+	for _, tc := range []queryTest{
+		{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 300 IN A " + v4}},
+		{name: "eXample.ORG.", qtype: dns.TypeAAAA, answer: []string{"example.org. 300 IN AAAA " + v6}},
+		{name: "example.org.", qtype: dns.TypeMX, answer: []string{"example.org. 3600 IN MX 10 mail.example.org."}},
+		{name: "example.org.", qtype: dns.TypeSOA, answer: []string{soa}},
+		{name: "mail.example.org.", qtype: dns.TypeA, answer: []string{"mail.example.org. 3600 IN A 203.0.113.25"}},
+		{name: "nowhere.example.org.", qtype: dns.TypeA, rcode: dns.RcodeNameError, ns: []string{soa}},
+
+		// One family only, and no name at all: never NXDOMAIN.
+		{name: "v4only.example.org.", qtype: dns.TypeA, answer: []string{"v4only.example.org. 60 IN A " + v4}},
+		nodata("v4only.example.org.", dns.TypeAAAA),
+		nodata("gone.example.org.", dns.TypeA),
+
+		// Names that exist only because of a record, and the empty ones above them.
+		{name: "deep.er.app.example.org.", qtype: dns.TypeA, answer: []string{"deep.er.app.example.org. 300 IN A " + v4}},
+		nodata("deep.er.app.example.org.", dns.TypeMX),
+		nodata("er.app.example.org.", dns.TypeA),
+		nodata("app.example.org.", dns.TypeTXT),
+		{name: "x.deep.er.app.example.org.", qtype: dns.TypeA, rcode: dns.RcodeNameError, ns: []string{soa}},
+
+		// Wildcards: not below a name of a record, nor instead of a name that the zone has.
+		{name: "any.wild.example.org.", qtype: dns.TypeA, answer: []string{"any.wild.example.org. 300 IN A " + v4}},
+		{name: "a.b.wild.example.org.", qtype: dns.TypeA, answer: []string{"a.b.wild.example.org. 300 IN A " + v4}},
+		nodata("any.wild.example.org.", dns.TypeMX),
+		nodata("wild.example.org.", dns.TypeA),
+		{name: "below.wild.example.org.", qtype: dns.TypeA, answer: []string{"below.wild.example.org. 300 IN A " + v4}},
+		{name: "x.below.wild.example.org.", qtype: dns.TypeA, rcode: dns.RcodeNameError, ns: []string{soa}},
+		{name: "www.wild.example.org.", qtype: dns.TypeA, answer: []string{"www.wild.example.org. 3600 IN A 203.0.113.80"}},
+		nodata("www.wild.example.org.", dns.TypeAAAA),
+		nodata("mx.wild.example.org.", dns.TypeA),
+		{name: "x.both.example.org.", qtype: dns.TypeA, answer: []string{"x.both.example.org. 300 IN A " + v4}},
+	} {
+		for _, turn := range []string{"first", "again"} { // looked up, and remembered
+			t.Run(tc.name+dns.TypeToString[tc.qtype]+"/"+turn, func(t *testing.T) { tc.check(t, a) })
+		}
+	}
+}
+
+// queryTest is a query and the response it is to get, which is authoritative.
+type queryTest struct {
+	name       string
+	qtype      uint16
+	rcode      int
+	answer, ns []string
+}
+
+func (tc queryTest) check(t *testing.T, h plugin.Handler) {
+	m := query(t, h, tc.name, tc.qtype)
+	if m.Rcode != tc.rcode {
+		t.Errorf("rcode %s, want %s", dns.RcodeToString[m.Rcode], dns.RcodeToString[tc.rcode])
+	}
+	if !m.Authoritative || !m.Response || m.Truncated || m.RecursionAvailable {
+		t.Errorf("flags: %v", m.MsgHdr)
+	}
+	if m.Question[0].Name != tc.name {
+		t.Errorf("question %q, want it as asked: %q", m.Question[0].Name, tc.name)
+	}
+	wantText(t, "answer", m.Answer, tc.answer...)
+	wantText(t, "authority", m.Ns, tc.ns...)
+}
+
+// A class or an operation other than a query for the internet is none of the plugin's business.
+func TestPassedOn(t *testing.T) {
+	up := fake.New(t, good)
+	next := plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		m := new(dns.Msg).SetRcode(r, dns.RcodeYXDomain)
+		w.WriteMsg(m)
+		return m.Rcode, nil
+	})
+	a, _ := newAlias(t, "example.org", "record @ target.example\nupstream "+up.Addr, next)
+	for name, change := range map[string]func(*dns.Msg){
+		"chaos":  func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS },
+		"any":    func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassANY },
+		"notify": func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify },
+		"update": func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate },
+		"ANY":    func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeANY },
+		"AXFR":   func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeAXFR },
+		"HTTPS":  func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeHTTPS },
+		"other":  func(m *dns.Msg) { m.Question[0].Name = "example.net." },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
+			change(r)
+			if m := exchange(t, context.Background(), a, r); m.Rcode != dns.RcodeYXDomain {
+				t.Errorf("got %s, not what the next plugin says", dns.RcodeToString[m.Rcode])
+			}
+		})
+	}
+	if n := up.AskedAll(); n != 0 {
+		t.Errorf("%d lookups", n)
+	}
+}
+
+// What file hands out belongs to file.
+func TestBackendUnchanged(t *testing.T) {
+	up := fake.New(t, fake.Rcode(dns.RcodeServerFailure))
+	backend := zoneFile(t, nil, "b.example.org. 3600 IN A 203.0.113.2", "_x.b.example.org. 3600 IN TXT x")
+	a, c := newAlias(t, "example.org", `
+		record a a.example
+		record b b.example
+		record c b.example.org
+		retries 0
+		upstream `+up.Addr, backend)
+	dump := func() []string {
+		var s []string
+		for _, elem := range backend.Z["example.org."].All() {
+			s = append(s, text(elem.All())...)
+		}
+		slices.Sort(s)
+		return append(s, backend.Z["example.org."].SOA.String())
+	}
+	before := dump()
+	for range 50 {
+		for _, name := range []string{"a", "b", "c", "_x.b", "none"} {
+			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeMX} {
+				m := query(t, a, name+".example.org.", qtype)
+				_ = append(m.Answer, new(dns.RRSIG)) // as dnssec does
+				_ = append(m.Ns, new(dns.RRSIG))
+			}
+		}
+		c.Advance(2 * time.Second)
+	}
+	if diff := cmp.Diff(before, dump()); diff != "" {
+		t.Errorf("the zone changed (-before +after):\n%s", diff)
+	}
+}
+
+// dnssec and others append to what they get; another client's answer must not show it.
+func TestAnswersAreClipped(t *testing.T) {
+	up := fake.New(t, good)
+	a, _ := newAlias(t, "example.org", "record @ target.example\nrecord x none.example\nupstream "+up.Addr, zoneFile(t, nil))
+	for _, name := range []string{"example.org.", "x.example.org."} {
+		query(t, a, name, dns.TypeA)
+		m, again := query(t, a, name, dns.TypeA), query(t, a, name, dns.TypeA)
+		for _, section := range [][]dns.RR{m.Answer, m.Ns} {
+			if len(section) != cap(section) {
+				t.Errorf("%s: a section of %d records has room for %d", name, len(section), cap(section))
+			}
+		}
+		if len(m.Answer) > 0 && &m.Answer[0] != &again.Answer[0] {
+			t.Errorf("%s: the records were made twice in a second", name)
+		}
+	}
+}
+
+// The owner is what the client asked for, but in lower case, and the message repeats the question as it came.
+func TestTargetInside(t *testing.T) {
+	up := fake.New(t, fake.Zone(
+		"out.example. 300 IN A "+v4,
+		"cdn.example. 200 IN CNAME edge.example.", "edge.example. 400 IN A 192.0.2.2",
+		"sub.child.example.org. 70 IN A 192.0.2.7", // this server only refers
+	))
+	backend := zoneFile(t, nil,
+		"www.example.org. 120 IN A 203.0.113.80",
+		"www.example.org. 120 IN A 203.0.113.81",
+		"here.example.org. 90 IN CNAME www.example.org.",
+		"there.example.org. 90 IN CNAME cdn.example.",
+		"back.example.org. 90 IN CNAME cycle.example.org.",
+		"text.example.org. 90 IN TXT x",
+		"child.example.org. 90 IN NS ns.child.example.org.",
+		"ns.child.example.org. 90 IN A 203.0.113.53",
+	)
+	a, c := newAlias(t, "example.org", `
+		record @ www.example.org
+		record chained here.example.org 60
+		record leaves there.example.org
+		record twice out2.example.org
+		record out2 out.example 50
+		record *.wild out.example
+		record viawild x.wild.example.org
+		record nodata text.example.org
+		record nothing missing.example.org
+		record referred sub.child.example.org
+		record cycle back.example.org
+		record one two.example.org
+		record two three.example.org
+		record three one.example.org
+		upstream `+up.Addr, backend)
+	soa := "example.org. 3600 IN SOA ns.example.org. hostmaster.example.org. 1 7200 3600 1209600 300"
+	brief := strings.Replace(soa, "3600", "5", 1)
+	for _, tc := range []queryTest{
+		{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 120 IN A 203.0.113.80", "example.org. 120 IN A 203.0.113.81"}},
+		{name: "example.org.", qtype: dns.TypeAAAA, ns: []string{soa}},
+		{name: "chained.example.org.", qtype: dns.TypeA, answer: []string{"chained.example.org. 60 IN A 203.0.113.80", "chained.example.org. 60 IN A 203.0.113.81"}},
+		{name: "leaves.example.org.", qtype: dns.TypeA, answer: []string{"leaves.example.org. 90 IN A 192.0.2.2"}},
+		{name: "twice.example.org.", qtype: dns.TypeA, answer: []string{"twice.example.org. 50 IN A " + v4}},
+		{name: "viawild.example.org.", qtype: dns.TypeA, answer: []string{"viawild.example.org. 300 IN A " + v4}},
+		{name: "nodata.example.org.", qtype: dns.TypeA, ns: []string{soa}},
+		{name: "nothing.example.org.", qtype: dns.TypeA, ns: []string{soa}},
+		{name: "referred.example.org.", qtype: dns.TypeA, answer: []string{"referred.example.org. 70 IN A 192.0.2.7"}},
+		{name: "cycle.example.org.", qtype: dns.TypeA, ns: []string{brief}},
+		{name: "one.example.org.", qtype: dns.TypeA, ns: []string{brief}},
+		{name: "two.example.org.", qtype: dns.TypeAAAA, ns: []string{brief}},
+	} {
+		t.Run(tc.name+dns.TypeToString[tc.qtype], func(t *testing.T) { tc.check(t, a) })
+	}
+	if n := up.Asked("www.example.org.", dns.TypeA); n != 0 {
+		t.Errorf("the upstream was asked %d times for this server's own data", n)
+	}
+
+	// A change in the zone shows within a second.
+	if err := backend.Z["example.org."].Insert(fake.RRs("www.example.org. 120 IN A 203.0.113.82")[0]); err != nil {
+		t.Fatal(err)
+	}
+	c.Advance(time.Second)
+	if m := query(t, a, "example.org.", dns.TypeA); len(m.Answer) != 3 {
+		t.Errorf("a second after the change: %v", text(m.Answer))
+	}
+}
+
+// Without a backend there is nobody to ask but the upstream, and no SOA record.
+func TestNoBackend(t *testing.T) {
+	up := fake.New(t, fake.Zone("app.example.org. 300 IN A "+v4))
+	a, _ := newAlias(t, "example.org", "record @ app.example.org\nupstream "+up.Addr, nil)
+	queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 300 IN A " + v4}}.check(t, a)
+	queryTest{name: "example.org.", qtype: dns.TypeAAAA}.check(t, a)
+}
+
+// In the root zone every target is inside, and still goes to the upstream.
+func TestRootZone(t *testing.T) {
+	up := fake.New(t, good)
+	a, _ := newAlias(t, ".", "record example.org target.example\nupstream "+up.Addr, nil)
+	queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 300 IN A " + v4}}.check(t, a)
+}
+
+// The proofs that a name does not exist must not go out with it.
+func TestExistingWriter(t *testing.T) {
+	denial := fake.RRs(exampleSOA,
+		"example.org. 3600 IN RRSIG SOA 13 2 3600 20300101000000 20200101000000 1 example.org. c2ln",
+		"example.org. 3600 IN NSEC mail.example.org. A NS SOA RRSIG NSEC",
+		"example.org. 3600 IN RRSIG NSEC 13 2 3600 20300101000000 20200101000000 1 example.org. c2ln")
+	for _, tc := range []struct {
+		name   string
+		rcode  int
+		answer []dns.RR
+		want   int
+		ns     []string
+	}{
+		{"denied", dns.RcodeNameError, nil, dns.RcodeSuccess, text(denial[:2])},
+		{"behind a CNAME", dns.RcodeNameError, fake.RRs("app.example.org. 60 IN CNAME none.example.org."), dns.RcodeNameError, text(denial)},
+		{"NODATA", dns.RcodeSuccess, nil, dns.RcodeSuccess, text(denial)},
+		{"refused", dns.RcodeRefused, nil, dns.RcodeRefused, text(denial)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			next := plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+				m := new(dns.Msg).SetRcode(r, tc.rcode)
+				m.Answer, m.Ns = tc.answer, denial
+				w.WriteMsg(m)
+				return dns.RcodeSuccess, nil
+			})
+			a, _ := newAlias(t, "example.org", "record app target.example\nupstream 127.0.0.1", next)
+			m := query(t, a, "app.example.org.", dns.TypeMX)
+			if m.Rcode != tc.want {
+				t.Errorf("rcode %s, want %s", dns.RcodeToString[m.Rcode], dns.RcodeToString[tc.want])
+			}
+			wantText(t, "authority", m.Ns, tc.ns...)
+			if len(denial) != 4 {
+				t.Error("the backend's message was changed")
+			}
+		})
+	}
+}
+
+// A backend that is stuck or broken holds up nobody for longer than an upstream may.
+func TestBadBackend(t *testing.T) {
+	up := fake.New(t, good)
+	stuck := make(chan struct{})
+	defer close(stuck)
+	for name, next := range map[string]plugin.HandlerFunc{
+		"stuck":  func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { <-stuck; return 0, nil },
+		"panics": func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { panic("backend") },
+		"silent": func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { return dns.RcodeServerFailure, nil },
+		"empty": func(_ context.Context, w dns.ResponseWriter, _ *dns.Msg) (int, error) {
+			return 0, w.WriteMsg(new(dns.Msg))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, _ := newAlias(t, "example.org", "record @ target.example\nrecord x none.example\ntimeout 50ms\nupstream "+up.Addr, next)
+			queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 300 IN A " + v4}}.check(t, a)
+			queryTest{name: "x.example.org.", qtype: dns.TypeA}.check(t, a)
+		})
+	}
+}
+
+func TestMetadata(t *testing.T) {
+	up := fake.New(t, good)
+	a, _ := newAlias(t, "example.org", "record @ target.example\nupstream "+up.Addr, zoneFile(t, nil))
+	for _, want := range []string{"miss", "hit"} {
+		ctx := metadata.ContextWithMetadata(context.Background())
+		exchange(t, ctx, a, new(dns.Msg).SetQuestion("example.org.", dns.TypeA))
+		if got := metadata.ValueFunc(ctx, "alias/target")(); got != "target.example." {
+			t.Errorf("alias/target is %q", got)
+		}
+		if got := metadata.ValueFunc(ctx, "alias/status")(); got != want {
+			t.Errorf("alias/status is %q, want %q", got, want)
+		}
+	}
+	ctx := metadata.ContextWithMetadata(context.Background())
+	exchange(t, ctx, a, new(dns.Msg).SetQuestion("example.org.", dns.TypeMX))
+	if metadata.ValueFunc(ctx, "alias/status") != nil {
+		t.Error("a query that was passed on has a status")
+	}
+}
+
+// counted returns by how much do makes the counter grow.
+func counted(t testing.TB, c prometheus.Counter, do func()) float64 {
+	t.Helper()
+	before := testutil.ToFloat64(c)
+	do()
+	return testutil.ToFloat64(c) - before
+}
+
+// answered returns the counter of answers with a status, for queries that no server has a part in.
+func answered(s status) prometheus.Counter {
+	return answersCount.WithLabelValues("", "example.org.", s.String())
+}
+
+// Large answers go out whole over TCP and are cut by the server for UDP; their order is kept.
+func TestManyAddresses(t *testing.T) {
+	var records, want []string
+	for i := range 200 {
+		ip := net.IPv4(198, 51, 100, byte(i))
+		records = append(records, "target.example. 300 IN A "+ip.String())
+		want = append(want, "example.org. 300 IN A "+ip.String())
+	}
+	up := fake.New(t, fake.Zone(records...))
+	a, _ := newAlias(t, "example.org", "record @ target.example\nupstream "+up.Addr, nil)
+	got := text(query(t, a, "example.org.", dns.TypeA).Answer)
+	if !slices.Equal(want, got) {
+		t.Errorf("got %d records: %v", len(got), got)
+	}
+}

@@ -1,0 +1,220 @@
+// Package upstream is a name server for tests that answers, or fails to, as it is told.
+package upstream
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Handler answers queries. It may write what it likes, several times, late or never.
+type Handler = dns.HandlerFunc
+
+// Server is a name server on a loopback address. All its methods may be called at any time.
+type Server struct {
+	Addr string // address and port, the same for UDP and TCP
+
+	mu      sync.Mutex
+	handler Handler
+	asked   map[string]int
+	udp     *dns.Server
+	tcp     *dns.Server
+}
+
+// New starts a server, which is stopped when the test ends.
+func New(t testing.TB, h Handler) *Server {
+	t.Helper()
+	s := &Server{handler: h, asked: make(map[string]int)}
+	for range 10 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := net.ListenPacket("udp", l.Addr().String())
+		if err != nil { // somebody else has the port for UDP
+			l.Close()
+			continue
+		}
+		s.Addr = l.Addr().String()
+		s.tcp = serve(&dns.Server{Listener: l, Handler: dns.HandlerFunc(s.serveDNS)})
+		s.udp = serve(&dns.Server{PacketConn: p, Handler: dns.HandlerFunc(s.serveDNS)})
+		t.Cleanup(s.Stop)
+		return s
+	}
+	t.Fatal("found no port that is free for both UDP and TCP")
+	return nil
+}
+
+// serve starts s and returns it when it serves.
+func serve(s *dns.Server) *dns.Server {
+	started := make(chan struct{})
+	s.NotifyStartedFunc = func() { close(started) }
+	go s.ActivateAndServe()
+	<-started
+	return s
+}
+
+func (s *Server) serveDNS(w dns.ResponseWriter, r *dns.Msg) {
+	s.mu.Lock()
+	h := s.handler
+	if len(r.Question) == 1 {
+		s.asked[key(r.Question[0].Name, r.Question[0].Qtype)]++
+	}
+	s.mu.Unlock()
+	if h != nil {
+		h(w, r)
+	}
+}
+
+// Set replaces the handler; nil is silence.
+func (s *Server) Set(h Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handler = h
+}
+
+// StopTCP closes the TCP port.
+func (s *Server) StopTCP() { s.tcp.Shutdown() }
+
+// Stop closes the ports. It may be called more than once.
+func (s *Server) Stop() {
+	s.tcp.Shutdown()
+	s.udp.Shutdown()
+}
+
+// Asked returns how often the question was asked.
+func (s *Server) Asked(name string, qtype uint16) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked[key(name, qtype)]
+}
+
+// AskedAll returns how many questions were asked, not counting those that check the server's health.
+func (s *Server) AskedAll() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for question, count := range s.asked {
+		if question != key(".", dns.TypeNS) {
+			n += count
+		}
+	}
+	return n
+}
+
+func key(name string, qtype uint16) string {
+	return strings.ToLower(name) + "/" + strconv.Itoa(int(qtype))
+}
+
+// IsTCP reports whether the query of w came over TCP.
+func IsTCP(w dns.ResponseWriter) bool {
+	_, ok := w.RemoteAddr().(*net.TCPAddr)
+	return ok
+}
+
+// RRs parses records in presentation form, one a line. A mistake panics.
+func RRs(lines ...string) []dns.RR {
+	rrs := make([]dns.RR, 0, len(lines))
+	for _, l := range lines {
+		rr, err := dns.NewRR(l)
+		if err != nil {
+			panic(err)
+		}
+		rrs = append(rrs, rr)
+	}
+	return rrs
+}
+
+// Zone returns a handler that answers every question from records as a resolver does: with the CNAME chain from the
+// name, the addresses at its end, and the code NXDOMAIN for a name that has no records. A record of type SOA goes
+// with the negative answers.
+func Zone(records ...string) Handler {
+	rrs := RRs(records...)
+	return func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg)
+		m.SetReply(r)
+		m.RecursionAvailable = true
+		name, exists := r.Question[0].Name, false
+		for range 32 {
+			next := ""
+			exists = false
+			for _, rr := range rrs {
+				if !strings.EqualFold(rr.Header().Name, name) {
+					continue
+				}
+				exists = true
+				cname, isCNAME := rr.(*dns.CNAME)
+				if isCNAME {
+					next = cname.Target
+				}
+				if isCNAME || rr.Header().Rrtype == r.Question[0].Qtype {
+					m.Answer = append(m.Answer, rr)
+				}
+			}
+			if next == "" {
+				break
+			}
+			name = next
+		}
+		if !exists {
+			m.Rcode = dns.RcodeNameError
+		}
+		if n := len(m.Answer); n == 0 || m.Answer[n-1].Header().Rrtype == dns.TypeCNAME {
+			for _, rr := range rrs {
+				if rr.Header().Rrtype == dns.TypeSOA && dns.IsSubDomain(rr.Header().Name, name) {
+					m.Ns = append(m.Ns, rr)
+				}
+			}
+		}
+		write(w, r, m)
+	}
+}
+
+// Answer returns a handler that answers every question with records, whatever it asks for.
+func Answer(records ...string) Handler {
+	rrs := RRs(records...)
+	return func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg)
+		m.SetReply(r)
+		m.Answer = rrs
+		write(w, r, m)
+	}
+}
+
+// Rcode returns a handler that answers every question with the code and nothing else.
+func Rcode(rcode int) Handler {
+	return func(w dns.ResponseWriter, r *dns.Msg) {
+		w.WriteMsg(new(dns.Msg).SetRcode(r, rcode))
+	}
+}
+
+// Late returns a handler that leaves it to h after d.
+func Late(d time.Duration, h Handler) Handler {
+	return func(w dns.ResponseWriter, r *dns.Msg) {
+		time.Sleep(d)
+		h(w, r)
+	}
+}
+
+// Raw returns a handler that answers with the bytes that make returns for the query.
+func Raw(make func(r *dns.Msg) []byte) Handler {
+	return func(w dns.ResponseWriter, r *dns.Msg) { w.Write(make(r)) }
+}
+
+// write sends m as a resolver does: truncated over UDP when it is larger than the client takes.
+func write(w dns.ResponseWriter, r, m *dns.Msg) {
+	size := dns.MaxMsgSize
+	if !IsTCP(w) {
+		size = dns.MinMsgSize
+		if opt := r.IsEdns0(); opt != nil {
+			size = int(opt.UDPSize())
+		}
+	}
+	m.Truncate(size)
+	w.WriteMsg(m)
+}
