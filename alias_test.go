@@ -471,6 +471,17 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
+// withStatus returns a context with metadata, and what tells the status that alias set in it.
+func withStatus() (context.Context, func() string) {
+	ctx := metadata.ContextWithMetadata(context.Background())
+	return ctx, func() string {
+		if f := metadata.ValueFunc(ctx, "alias/status"); f != nil {
+			return f()
+		}
+		return "none"
+	}
+}
+
 // counted returns by how much do makes the counter grow.
 func counted(t testing.TB, c prometheus.Counter, do func()) float64 {
 	t.Helper()

@@ -78,11 +78,14 @@ func landed(e *entry) *flight {
 	return f
 }
 
+// resolveFunc looks a question up, in at most so many attempts.
+type resolveFunc func(ctx context.Context, q question, attempts int) (outcome, error)
+
 // cache remembers answers, decides which are good enough, and who looks up the others. It is safe for
 // concurrent use.
 type cache struct {
 	lifetime
-	resolve func(context.Context, question, int) (outcome, error)
+	resolve resolveFunc
 	retries int           // further attempts when nothing is remembered
 	grace   time.Duration // how long a query with a stale answer at hand waits for somebody else's lookup
 	now     func() time.Time

@@ -421,20 +421,25 @@ func (cfg *config) build() *Alias {
 		}
 		us.list = append(us.list, newUpstream(r.protocol, r.addr, tlsConfig, cfg.timeout))
 	}
-	c := newCache(cfg.size, cfg.concurrent)
-	c.lifetime = cfg.lifetime
-	c.retries = cfg.retries
-	c.grace = cfg.timeout / 10
-	c.resolve = us.resolve
 	return &Alias{
 		zones:     cfg.zones,
 		records:   cfg.records,
 		upstreams: us,
-		cache:     c,
+		cache:     cfg.buildCache(us.resolve),
 		lifetime:  cfg.lifetime,
 		timeout:   cfg.timeout,
 		staleTTL:  cfg.staleTTL,
 		onFailure: cfg.onFailure,
 		now:       time.Now,
 	}
+}
+
+// buildCache returns the cache that cfg describes, which looks up through resolve.
+func (cfg *config) buildCache(resolve resolveFunc) *cache {
+	c := newCache(cfg.size, cfg.concurrent)
+	c.lifetime = cfg.lifetime
+	c.retries = cfg.retries
+	c.grace = cfg.timeout / 10
+	c.resolve = resolve
+	return c
 }

@@ -1,0 +1,516 @@
+package alias
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	fake "github.com/coredns/alias/test/upstream"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// fakeResolver stands for the upstreams.
+type fakeResolver struct {
+	mu    sync.Mutex
+	out   outcome
+	err   error
+	asked []question
+	tries []int         // the attempts allowed, per lookup
+	delay time.Duration // of each lookup
+}
+
+func (r *fakeResolver) resolve(ctx context.Context, q question, attempts int) (outcome, error) {
+	r.mu.Lock()
+	r.asked = append(r.asked, q)
+	r.tries = append(r.tries, attempts)
+	out, err, delay := r.out, r.err, r.delay
+	r.mu.Unlock()
+	select {
+	case <-time.After(delay):
+	case <-ctx.Done():
+		return outcome{}, networkFailure(canceled, ctx.Err())
+	}
+	return out, err
+}
+
+// say sets what the next lookups end in.
+func (r *fakeResolver) say(out outcome, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.out, r.err = out, err
+}
+
+func (r *fakeResolver) lookups() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.asked)
+}
+
+var (
+	addrs1  = []byte{192, 0, 2, 1}
+	addrs2  = []byte{192, 0, 2, 2}
+	errDown = unusable("servfail", nil)
+	target  = question{"target.example.", dns.TypeA}
+)
+
+// inBubble runs f with a plugin whose clock, timers and upstream are the test's own.
+func inBubble(t *testing.T, properties string, f func(t *testing.T, a *Alias, r *fakeResolver)) {
+	t.Helper()
+	cfg, err := parseBlock("example.org", "record @ target.example\nupstream 127.0.0.1\n"+properties)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := cfg.build()
+	a.Next = zoneFile(t, nil)
+	synctest.Test(t, func(t *testing.T) {
+		r := &fakeResolver{out: outcome{addrs1, 300}}
+		a.cache = cfg.buildCache(r.resolve)
+		defer a.cache.stop()
+		f(t, a, r)
+	})
+}
+
+// A step waits, queries the A records of the alias, and says what it expects.
+type step struct {
+	after   time.Duration // since the last step
+	say     *outcome      // what the upstream says from here on
+	fail    bool          // the upstream fails from here on
+	status  string
+	ttl     uint32
+	addr    string
+	lookups int // since the start, the background ones included
+}
+
+func run(t *testing.T, a *Alias, r *fakeResolver, steps []step) {
+	t.Helper()
+	for i, s := range steps {
+		time.Sleep(s.after)
+		switch {
+		case s.fail:
+			r.say(outcome{}, errDown)
+		case s.say != nil:
+			r.say(*s.say, nil)
+		}
+		status, ttl, addr := ask(t, a)
+		synctest.Wait()
+		got := step{status: status, ttl: ttl, addr: addr, lookups: r.lookups()}
+		want := step{status: s.status, ttl: s.ttl, addr: s.addr, lookups: s.lookups}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(step{})); diff != "" {
+			t.Fatalf("step %d (-want +got):\n%s", i, diff)
+		}
+	}
+}
+
+// ask queries the A records and returns the status, the TTL of the addresses or of the SOA record, and the addresses.
+func ask(t *testing.T, a *Alias) (status string, ttl uint32, addrs string) {
+	t.Helper()
+	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
+	ctx, statusOf := withStatus()
+	m := exchange(t, ctx, a, r)
+	var ips []string
+	for _, rr := range m.Answer {
+		ttl = rr.Header().Ttl
+		ips = append(ips, rr.(*dns.A).A.String())
+	}
+	for _, rr := range m.Ns {
+		ttl = rr.Header().Ttl
+	}
+	return statusOf(), ttl, strings.Join(ips, " ")
+}
+
+func TestTiming(t *testing.T) {
+	const s = time.Second
+	is := func(addrs []byte, ttl uint32) *outcome { return &outcome{addrs, ttl} }
+	for name, tc := range map[string]struct {
+		properties string
+		steps      []step
+	}{
+		"counting down": {"", []step{
+			{status: "miss", ttl: 300, addr: "192.0.2.1", lookups: 1},
+			{status: "hit", ttl: 300, addr: "192.0.2.1", lookups: 1},
+			{after: s - 1, status: "hit", ttl: 300, addr: "192.0.2.1", lookups: 1},
+			{after: 1, status: "hit", ttl: 299, addr: "192.0.2.1", lookups: 1},
+			{after: 100 * s, status: "hit", ttl: 199, addr: "192.0.2.1", lookups: 1},
+		}},
+		"TTL below min_ttl": {"min_ttl 20s", []step{
+			{say: is(addrs1, 1), status: "miss", ttl: 20, addr: "192.0.2.1", lookups: 1},
+			{after: 15 * s, status: "hit", ttl: 5, addr: "192.0.2.1", lookups: 1},
+		}},
+		"TTL above max_ttl": {"max_ttl 100s", []step{
+			{say: is(addrs1, 86400), status: "miss", ttl: 100, addr: "192.0.2.1", lookups: 1},
+			{after: 100 * s, say: is(addrs2, 86400), status: "miss", ttl: 100, addr: "192.0.2.2", lookups: 2},
+		}},
+		"refresh when a tenth is left": {"", []step{
+			{status: "miss", ttl: 300, addr: "192.0.2.1", lookups: 1},
+			{after: 269 * s, status: "hit", ttl: 31, addr: "192.0.2.1", lookups: 1},
+			{after: s, say: is(addrs2, 300), status: "hit", ttl: 30, addr: "192.0.2.1", lookups: 2},
+			{after: s, status: "hit", ttl: 299, addr: "192.0.2.2", lookups: 2},
+		}},
+		"refresh when a second is left": {"", []step{
+			{say: is(addrs1, 5), status: "miss", ttl: 5, addr: "192.0.2.1", lookups: 1},
+			{after: 3 * s, status: "hit", ttl: 2, addr: "192.0.2.1", lookups: 1},
+			{after: s, status: "hit", ttl: 1, addr: "192.0.2.1", lookups: 2},
+			{after: s, status: "hit", ttl: 4, addr: "192.0.2.1", lookups: 2},
+		}},
+		"refresh that fails": {"", []step{
+			{say: is(addrs1, 10), status: "miss", ttl: 10, addr: "192.0.2.1", lookups: 1},
+			{after: 9 * s, fail: true, status: "hit", ttl: 1, addr: "192.0.2.1", lookups: 2},
+			{after: s, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 2}, // known to fail: at once
+			{after: 3999 * time.Millisecond, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 2},
+			{after: time.Millisecond, say: is(addrs2, 10), status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 3},
+			{after: s, status: "hit", ttl: 9, addr: "192.0.2.2", lookups: 3},
+		}},
+		"back-off with a stale answer": {"", []step{
+			{say: is(addrs1, 5), status: "miss", ttl: 5, addr: "192.0.2.1", lookups: 1},
+			{after: 6 * s, fail: true, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 2},
+			{after: 5 * s, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 3},
+			{after: 9 * s, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 3},
+			{after: s, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 4},
+			{after: 19 * s, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 4},
+			{after: s, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 5},
+			{after: 40 * s, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 6},
+			{after: 59 * s, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 6},
+			{after: s, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 7},
+			{after: 60 * s, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 8},
+			{after: 60 * s, say: is(addrs1, 5), status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 9},
+			{after: s, status: "hit", ttl: 4, addr: "192.0.2.1", lookups: 9},
+		}},
+		"back-off with nothing": {"", []step{
+			{fail: true, status: "failure", ttl: 5, lookups: 1},
+			{after: 4 * s, status: "failure", ttl: 5, lookups: 1},
+			{after: s, status: "failure", ttl: 5, lookups: 2},
+			{after: 9 * s, status: "failure", ttl: 5, lookups: 2},
+			{after: s, say: is(addrs1, 60), status: "miss", ttl: 60, addr: "192.0.2.1", lookups: 3},
+		}},
+		"the back-off starts anew": {"", []step{
+			{fail: true, status: "failure", ttl: 5, lookups: 1},
+			{after: 5 * s, status: "failure", ttl: 5, lookups: 2},
+			{after: 10 * s, say: is(addrs1, 5), status: "miss", ttl: 5, addr: "192.0.2.1", lookups: 3},
+			{after: 6 * s, fail: true, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 4},
+			{after: 5 * s, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 5},
+		}},
+		"NODATA": {"", []step{
+			{say: is(nil, 60), status: "nodata", ttl: 3600, lookups: 1},
+			{after: 53 * s, status: "nodata", ttl: 3600, lookups: 1},
+			{after: s, say: is(addrs1, 60), status: "nodata", ttl: 3600, lookups: 2},
+			{after: s, status: "hit", ttl: 59, addr: "192.0.2.1", lookups: 2},
+		}},
+		"NODATA replaces addresses, and they replace it": {"", []step{
+			{status: "miss", ttl: 300, addr: "192.0.2.1", lookups: 1},
+			{after: 301 * s, say: is(nil, 30), status: "nodata", ttl: 3600, lookups: 2},
+			{after: 31 * s, say: is(addrs2, 60), status: "miss", ttl: 60, addr: "192.0.2.2", lookups: 3},
+		}},
+		"NODATA goes stale too": {"", []step{
+			{say: is(nil, 30), status: "nodata", ttl: 3600, lookups: 1},
+			{after: 31 * s, fail: true, status: "stale", ttl: 30, lookups: 2},
+		}},
+		"stale window": {"stale 1m\nstale_ttl 7s", []step{
+			{say: is(addrs1, 10), status: "miss", ttl: 10, addr: "192.0.2.1", lookups: 1},
+			{after: 11 * s, fail: true, status: "stale", ttl: 7, addr: "192.0.2.1", lookups: 2},
+			{after: 58 * s, status: "stale", ttl: 7, addr: "192.0.2.1", lookups: 3},
+			{after: s, status: "failure", ttl: 5, lookups: 3},
+			{after: 10 * s, status: "failure", ttl: 5, lookups: 4},
+		}},
+		"stale 0": {"stale 0", []step{
+			{say: is(addrs1, 10), status: "miss", ttl: 10, addr: "192.0.2.1", lookups: 1},
+			{after: 10 * s, fail: true, status: "failure", ttl: 5, lookups: 2},
+		}},
+		"no time is long enough": {"stale 8760h", []step{
+			{say: is(addrs1, 10), status: "miss", ttl: 10, addr: "192.0.2.1", lookups: 1},
+			{after: 8000 * time.Hour, fail: true, status: "stale", ttl: 30, addr: "192.0.2.1", lookups: 2},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, tc.properties, func(t *testing.T, a *Alias, r *fakeResolver) { run(t, a, r, tc.steps) })
+		})
+	}
+}
+
+// The TTL of a record caps that of the answer, within min_ttl and max_ttl, and counts down like any other; another
+// record with the same target has its own.
+func TestRecordTTL(t *testing.T) {
+	up := fake.New(t, good)
+	a, c := newAlias(t, "example.org", `
+		record low target.example 2
+		record mid target.example 60s
+		record high target.example 2h
+		record none target.example
+		max_ttl 100s
+		upstream `+up.Addr, nil)
+	want := func(ttls map[string]uint32) {
+		t.Helper()
+		for name, ttl := range ttls {
+			m := query(t, a, name+".example.org.", dns.TypeA)
+			if len(m.Answer) != 1 || m.Answer[0].Header().Ttl != ttl {
+				t.Errorf("%s: want TTL %d, got %v", name, ttl, text(m.Answer))
+			}
+		}
+	}
+	want(map[string]uint32{"low": 5, "mid": 60, "high": 100, "none": 100})
+	c.Advance(3 * time.Second)
+	want(map[string]uint32{"low": 2, "mid": 57, "high": 97, "none": 97})
+}
+
+// A lookup with something stale at hand is one attempt, and without it as many as there may be.
+func TestAttempts(t *testing.T) {
+	inBubble(t, "retries 3\nstale 1m", func(t *testing.T, a *Alias, r *fakeResolver) {
+		ask(t, a)                     // cold
+		time.Sleep(275 * time.Second) // refresh
+		ask(t, a)
+		synctest.Wait()
+		r.say(outcome{}, errDown)
+		time.Sleep(301 * time.Second) // stale
+		ask(t, a)
+		time.Sleep(time.Hour) // too old
+		ask(t, a)
+		if diff := cmp.Diff([]int{4, 1, 1, 4}, r.tries); diff != "" {
+			t.Errorf("attempts (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// However many want it, there is one lookup of a question.
+func TestOneLookup(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
+		r.delay = 400 * time.Millisecond
+		var wg sync.WaitGroup
+		var got [statuses]atomic.Int32
+		for range 10_000 {
+			wg.Go(func() {
+				_, status := a.cache.get(target, noLimit, "example.org.")
+				got[status].Add(1)
+			})
+		}
+		wg.Wait()
+		if n := r.lookups(); n != 1 {
+			t.Errorf("%d lookups", n)
+		}
+		if n := got[miss].Load(); n != 10_000 {
+			t.Errorf("%d of 10000 got the answer", n)
+		}
+	})
+}
+
+// A query that comes just when a lookup ends does not start another one on what it saw before.
+func TestLateToTheLookup(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
+		a.cache.get(target, noLimit, "example.org.")
+		e, status := a.cache.lookup(target, "example.org.", nothing, 0)
+		if status != miss || len(e.addrs) == 0 || r.lookups() != 1 {
+			t.Errorf("status %s, %d lookups", status, r.lookups())
+		}
+	})
+}
+
+// While the first query for a stale answer waits for its attempt, the others wait for a moment only.
+func TestFollowersOfAStaleAnswer(t *testing.T) {
+	inBubble(t, "timeout 500ms", func(t *testing.T, a *Alias, r *fakeResolver) {
+		ask(t, a)
+		time.Sleep(time.Hour)
+		r.delay = 500 * time.Millisecond
+		r.say(outcome{}, errDown)
+
+		var wg sync.WaitGroup
+		took := make([]time.Duration, 25)
+		for i := range took {
+			wg.Go(func() {
+				began := time.Now()
+				if status, _, _ := ask(t, a); status != "stale" {
+					t.Errorf("query %d: %s", i, status)
+				}
+				took[i] = time.Since(began)
+			})
+			time.Sleep(20 * time.Millisecond)
+		}
+		wg.Wait()
+		for i, d := range took {
+			want := max(50*time.Millisecond-time.Duration(i)*20*time.Millisecond, 0)
+			if i == 0 {
+				want = 500 * time.Millisecond
+			}
+			if d != want {
+				t.Errorf("query %d took %s, want %s", i, d, want)
+			}
+		}
+		if n := r.lookups(); n != 2 {
+			t.Errorf("%d lookups", n)
+		}
+	})
+}
+
+// A resolver that is quick enough gives all of them the fresh answer.
+func TestFollowersOfAFreshAnswer(t *testing.T) {
+	inBubble(t, "timeout 500ms", func(t *testing.T, a *Alias, r *fakeResolver) {
+		ask(t, a)
+		time.Sleep(time.Hour)
+		r.delay = 30 * time.Millisecond
+		r.say(outcome{addrs2, 300}, nil)
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				if status, _, addr := ask(t, a); status != "miss" || addr != "192.0.2.2" {
+					t.Errorf("%s %s", status, addr)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// Past max_concurrent a lookup fails at once, and that is not the target's fault.
+func TestMaxConcurrent(t *testing.T) {
+	inBubble(t, "max_concurrent 4", func(t *testing.T, a *Alias, r *fakeResolver) {
+		r.delay = 100 * time.Millisecond
+		var wg sync.WaitGroup
+		var got [statuses]atomic.Int32
+		for i := range 10 {
+			wg.Go(func() {
+				e, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "")
+				got[status].Add(1)
+				if status == failed && e.cause.outcome != "overload" {
+					t.Errorf("failed with %v", e.cause)
+				}
+			})
+		}
+		wg.Wait()
+		if got[miss].Load() != 4 || got[failed].Load() != 6 {
+			t.Errorf("%d answers, %d failures", got[miss].Load(), got[failed].Load())
+		}
+		r.delay = 0
+		for i := range 10 {
+			if _, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, ""); status == failed {
+				t.Errorf("t%d still fails", i)
+			}
+		}
+	})
+}
+
+// Background lookups leave three quarters of max_concurrent to the clients.
+func TestBackgroundLeavesRoom(t *testing.T) {
+	inBubble(t, "max_concurrent 8", func(t *testing.T, a *Alias, r *fakeResolver) {
+		name := func(i int) question { return question{fmt.Sprintf("t%d.example.", i), dns.TypeA} }
+		for i := range 8 {
+			a.cache.get(name(i), noLimit, "")
+		}
+		time.Sleep(290 * time.Second)
+		r.delay = time.Second
+		skipped := counted(t, refreshesCount.WithLabelValues("skipped"), func() {
+			for i := range 8 {
+				a.cache.get(name(i), noLimit, "")
+			}
+		})
+		synctest.Wait()
+		if n := r.lookups() - 8; n != 2 || skipped != 6 {
+			t.Errorf("%d refreshes under way, %v skipped", n, skipped)
+		}
+		var wg sync.WaitGroup
+		for i := range 6 {
+			wg.Go(func() {
+				if _, status := a.cache.get(name(100+i), noLimit, ""); status != miss {
+					t.Errorf("client %d: %s", i, status)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// No more than cache_size answers are remembered, whatever is asked for.
+func TestCacheSize(t *testing.T) {
+	inBubble(t, "cache_size 100", func(t *testing.T, a *Alias, r *fakeResolver) {
+		for i := range 10_000 {
+			a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "")
+		}
+		synctest.Wait()
+		a.cache.entries.CleanUp()
+		if n := a.cache.len(); n > 100 {
+			t.Errorf("%d answers are remembered", n)
+		}
+	})
+}
+
+// A panic in a lookup is a failure and strands nobody.
+func TestPanicInLookup(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
+		a.cache.resolve = func(context.Context, question, int) (outcome, error) { panic("lookup") }
+		e, status := a.cache.get(target, noLimit, "")
+		if status != failed || e.cause.outcome != "error" {
+			t.Errorf("%s: %v", status, e.cause)
+		}
+		a.cache.resolve = r.resolve
+		time.Sleep(minBackoff)
+		if _, status := a.cache.get(target, noLimit, ""); status != miss {
+			t.Errorf("after the panic: %s", status)
+		}
+	})
+}
+
+// Only another set of addresses is a change: neither their order nor the TTL count.
+func TestAddressChanges(t *testing.T) {
+	two := []byte{192, 0, 2, 1, 192, 0, 2, 2}
+	owt := []byte{192, 0, 2, 2, 192, 0, 2, 1}
+	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
+		changes := addressChanges.WithLabelValues("example.org.")
+		for i, tc := range []struct {
+			out  outcome
+			err  error
+			want float64
+		}{
+			{out: outcome{two, 60}}, // the first answer is no change
+			{out: outcome{owt, 50}},
+			{out: outcome{addrs1, 60}, want: 1},
+			{err: errDown},
+			{out: outcome{addrs1, 60}},
+			{out: outcome{nil, 60}, want: 1},
+			{out: outcome{addrs1, 60}, want: 1},
+		} {
+			r.say(tc.out, tc.err)
+			if got := counted(t, changes, func() { ask(t, a) }); got != tc.want {
+				t.Errorf("step %d: %v changes, want %v", i, got, tc.want)
+			}
+			time.Sleep(2 * time.Minute)
+		}
+	})
+}
+
+func TestStaleAge(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
+		ask(t, a)
+		r.say(outcome{}, errDown)
+		time.Sleep(300*time.Second + 90*time.Second)
+		before := sum(t, staleAge)
+		ask(t, a)
+		if got := sum(t, staleAge) - before; got != 90 {
+			t.Errorf("age %v, want 90", got)
+		}
+	})
+}
+
+// sum returns the sum of what a histogram observed.
+func sum(t *testing.T, h prometheus.Histogram) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := h.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetHistogram().GetSampleSum()
+}
+
+func TestAsFailure(t *testing.T) {
+	if f := asFailure(fmt.Errorf("wrapped: %w", errDown)); f != errDown {
+		t.Errorf("got %v", f)
+	}
+	if f := asFailure(errors.New("other")); f.outcome != "error" || f.Error() != "error: other" {
+		t.Errorf("got %v", f)
+	}
+}
