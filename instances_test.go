@@ -1,0 +1,232 @@
+package alias
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	fake "github.com/coredns/alias/test/upstream"
+
+	"github.com/coredns/caddy"
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// Both families of every record are resolved at start-up, each target once.
+func TestPrime(t *testing.T) {
+	up := fake.New(t, good)
+	a, _ := newAlias(t, "example.org", `
+		record @ target.example
+		record www target.example
+		record deep.wild www.example.org
+		record *.wild target.example
+		record own mail.example.org
+		upstream `+up.Addr, zoneFile(t, nil, "mail.example.org. 60 IN A 203.0.113.25", "mail.example.org. 60 IN AAAA 2001:db8::25"))
+	if a.Ready() {
+		t.Error("ready before anything was resolved")
+	}
+	running.prime()
+	running.prime() // as after each reload
+	a.priming.Wait()
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		if n := up.Asked("target.example.", qtype); n != 1 {
+			t.Errorf("%s: asked %d times", dns.TypeToString[qtype], n)
+		}
+	}
+	if n := up.AskedAll(); n != 2 {
+		t.Errorf("the upstream was asked %d times", n)
+	}
+	if !a.Ready() {
+		t.Error("not ready")
+	}
+	if n := counted(t, answered(hit), func() { query(t, a, "example.org.", dns.TypeA) }); n != 1 {
+		t.Error("the first query had to wait for a lookup")
+	}
+	if n := running.entries(); n != 2 {
+		t.Errorf("%v answers remembered", n)
+	}
+}
+
+// No more is resolved than can be remembered, and not more at once than background lookups may be.
+func TestPrimeBounds(t *testing.T) {
+	up := fake.New(t, fake.Late(time.Millisecond, func(w dns.ResponseWriter, r *dns.Msg) {
+		fake.Answer(r.Question[0].Name+" 300 IN A "+v4, r.Question[0].Name+" 300 IN AAAA "+v6)(w, r)
+	}))
+	var records strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&records, "record r%d t%d.example\n", i, i)
+	}
+	a, _ := newAlias(t, "example.org", records.String()+"cache_size 100\nmax_concurrent 20\nupstream "+up.Addr, nil)
+	running.prime()
+	a.priming.Wait()
+	if n := up.AskedAll(); n < 100 || n > 110 {
+		t.Errorf("%d lookups for 100 places", n)
+	}
+}
+
+// Whichever instance is asked, it speaks for those of the other server blocks.
+func TestReadyOfAll(t *testing.T) {
+	silent, up := fake.New(t, nil), fake.New(t, good)
+	first, _ := newAlias(t, "example.org", "record @ target.example\ntimeout 150ms\nretries 0\nupstream "+silent.Addr, nil)
+	second, _ := newAlias(t, "example.net", "record @ target.example\nupstream "+up.Addr, nil)
+	third, _ := newAlias(t, "example.com", "upstream "+up.Addr, nil) // nothing to resolve
+	running.prime()
+	second.priming.Wait()
+	third.priming.Wait()
+	for i, a := range []*Alias{first, second, third} {
+		if a.Ready() {
+			t.Errorf("instance %d is ready while the first is not", i)
+		}
+	}
+	first.priming.Wait() // one full round has failed
+	for i, a := range []*Alias{first, second, third} {
+		if !a.Ready() {
+			t.Errorf("instance %d is not ready", i)
+		}
+	}
+}
+
+// After ten seconds it is ready in any case.
+func TestReadyInTheEnd(t *testing.T) {
+	a, _ := newAlias(t, "example.org", "record @ target.example\nupstream 127.0.0.1", nil)
+	if a.Ready() {
+		t.Error("ready at once")
+	}
+	a.started = time.Now().Add(-readyAfter)
+	if !a.Ready() {
+		t.Error("not ready after ten seconds")
+	}
+}
+
+// What a failed reload has started is stopped, and what runs goes on.
+func TestAbandon(t *testing.T) {
+	up := fake.New(t, good)
+	a, _ := newAlias(t, "example.org", "record @ target.example\nupstream "+up.Addr, nil)
+	running.prime()
+	a.priming.Wait()
+
+	cfg, err := parseBlock("example.org", "record @ target.example\nupstream "+up.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := cfg.build()
+	next.start()
+	running.abandon()
+	if !slices.Equal(running.all(), []*Alias{a}) {
+		t.Errorf("%d instances", len(running.all()))
+	}
+	if next.cache.ctx.Err() == nil {
+		t.Error("the abandoned instance was not stopped")
+	}
+	if m := query(t, a, "example.org.", dns.TypeAAAA); len(m.Answer) != 1 {
+		t.Errorf("got %v", m)
+	}
+}
+
+// The whole of CoreDNS's life in one process: start, reload, a reload that fails, stop.
+func TestLifecycle(t *testing.T) {
+	up := fake.New(t, good)
+	corefile := func(properties string) caddy.Input {
+		return caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: fmt.Appendf(nil, `
+			example.org:0 {
+				bind 127.0.0.1
+				alias {
+					record @ target.example
+					upstream %s
+					%s
+				}
+			}`, up.Addr, properties)}
+	}
+	caddy.Quiet = true
+	i, err := caddy.Start(corefile(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkServes := func() {
+		t.Helper()
+		var addr net.Addr = i.Servers()[0].LocalAddr()
+		m, err := dns.Exchange(new(dns.Msg).SetQuestion("example.org.", dns.TypeA), addr.String())
+		if err != nil || len(m.Answer) != 1 {
+			t.Fatalf("%v: %v", err, m)
+		}
+	}
+	checkServes()
+	for range 5 {
+		if i, err = i.Restart(corefile("retries 1")); err != nil {
+			t.Fatal(err)
+		}
+		checkServes()
+		if n := len(running.all()); n != 1 {
+			t.Fatalf("%d instances after a reload", n)
+		}
+	}
+	if _, err := i.Restart(corefile("retries none")); err == nil || !strings.Contains(err.Error(), "Corefile:7 - Error during parsing: retries: 'none' is not a number") {
+		t.Errorf("error %v", err)
+	}
+	checkServes()
+	errs := errors.Join(append(i.ShutdownCallbacks(), i.Stop())...)
+	if errs != nil {
+		t.Error(errs)
+	}
+	if n := len(running.all()); n != 0 {
+		t.Errorf("%d instances after the end", n)
+	}
+}
+
+// Each metric has the name and the labels that dashboards know.
+func TestMetricNames(t *testing.T) {
+	up := fake.New(t, good)
+	a, c := newAlias(t, "example.org", "record @ target.example\nstale_ttl 7\nupstream "+up.Addr, nil)
+	query(t, a, "example.org.", dns.TypeA)
+	up.Set(fake.Zone("target.example. 300 IN A 192.0.2.99"))
+	c.Advance(280 * time.Second)
+	query(t, a, "example.org.", dns.TypeA)
+	wait(t, time.Second, "no refresh", func() bool { return up.Asked("target.example.", dns.TypeA) == 2 })
+	a.cache.stop()
+
+	want := map[string][]string{
+		"coredns_alias_answers_total":                     {"server", "status", "zone"},
+		"coredns_alias_upstream_requests_total":           {"outcome", "to"},
+		"coredns_alias_upstream_request_duration_seconds": {"to"},
+		"coredns_alias_cache_entries":                     nil,
+		"coredns_alias_refreshes_total":                   {"outcome"},
+		"coredns_alias_address_changes_total":             {"zone"},
+		"coredns_alias_stale_age_seconds":                 nil,
+	}
+	families, err := prometheus.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "coredns_alias_") {
+			continue
+		}
+		labels, known := want[f.GetName()]
+		if !known {
+			t.Errorf("unexpected metric %s", f.GetName())
+			continue
+		}
+		delete(want, f.GetName())
+		var got []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			got = append(got, l.GetName())
+		}
+		if !slices.Equal(got, labels) {
+			t.Errorf("%s has labels %v, want %v", f.GetName(), got, labels)
+		}
+	}
+	for name := range want {
+		t.Errorf("%s is missing", name)
+	}
+	problems, err := testutil.GatherAndLint(prometheus.DefaultGatherer, "coredns_alias_answers_total", "coredns_alias_upstream_requests_total",
+		"coredns_alias_upstream_request_duration_seconds", "coredns_alias_cache_entries", "coredns_alias_refreshes_total",
+		"coredns_alias_address_changes_total", "coredns_alias_stale_age_seconds")
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v %v", err, problems)
+	}
+}
