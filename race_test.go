@@ -1,0 +1,5 @@
+//go:build race
+
+package alias
+
+func init() { raceEnabled = true }
