@@ -56,7 +56,8 @@ var (
 		Name:      "address_changes_total",
 		Help:      "Counter of changes of the addresses of targets.",
 	}, []string{"zone"})
-	_ = promauto.NewGaugeFunc(prometheus.GaugeOpts{
+	// cacheEntries is the number of answers remembered.
+	cacheEntries = promauto.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: subsystem,
 		Name:      "cache_entries",

@@ -115,7 +115,7 @@ var outcomes = []struct {
 	{name: "NXDOMAIN behind a CNAME", handler: fake.Zone("target.example. 300 IN CNAME b.example."), outcome: "nxdomain", asks: 1},
 
 	{name: "timeout", handler: nil, outcome: "timeout", fails: true, ede: 23, asks: 1},
-	{name: "too late", handler: fake.Late(250*time.Millisecond, good), outcome: "timeout", fails: true, ede: 23, asks: 1},
+	{name: "too late", handler: fake.Late(testTimeout+100*time.Millisecond, good), outcome: "timeout", fails: true, ede: 23, asks: 1},
 	{name: "closed port", refuse: "all", outcome: "network", fails: true, ede: 23},
 	{name: "SERVFAIL", handler: fake.Rcode(dns.RcodeServerFailure), outcome: "servfail", fails: true, ede: 22, asks: 1},
 	{name: "REFUSED", handler: fake.Rcode(dns.RcodeRefused), outcome: "refused", fails: true, ede: 22, asks: 1},
@@ -154,7 +154,7 @@ func manyRecords(n int) []string {
 }
 
 const (
-	testTimeout = 200 * time.Millisecond
+	testTimeout = 400 * time.Millisecond
 	testRetries = 1
 )
 
@@ -197,7 +197,7 @@ func TestOutcomeNothingRemembered(t *testing.T) {
 			if got := up.AskedAll(); tc.asks > 0 && got != tc.asks*attempts {
 				t.Errorf("the upstream was asked %d times, want %d", got, tc.asks*attempts)
 			}
-			if took, most := time.Since(began), time.Duration(attempts)*testTimeout+100*time.Millisecond; took > most {
+			if took, most := time.Since(began), time.Duration(attempts)*testTimeout+300*time.Millisecond; took > most {
 				t.Errorf("took %s, more than %s", took, most)
 			}
 
