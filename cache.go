@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -24,6 +26,10 @@ const (
 
 	// minAhead is the least time before its end that an answer is refreshed.
 	minAhead = time.Second
+
+	// When the resolver fails, all targets do: so many messages about them are logged in one go, and per second.
+	maxMessages       = 100
+	messagesPerSecond = 5
 )
 
 // entry is what is remembered of a question: the last answer, and whether the target has failed since.
@@ -99,6 +105,9 @@ type cache struct {
 	mu      sync.Mutex
 	flights map[question]*flight
 
+	messages *rate.Limiter
+	unsaid   atomic.Int64 // the messages that were left out
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -114,6 +123,7 @@ func newCache(size, maxConcurrent int) *cache {
 		background: semaphore.NewWeighted(int64(spare)),
 		spare:      spare,
 		flights:    make(map[question]*flight),
+		messages:   rate.NewLimiter(messagesPerSecond, maxMessages),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -307,7 +317,7 @@ func (c *cache) settle(q question, zone string, old *entry, o outcome, err error
 	var e *entry
 	if err == nil {
 		e = &entry{outcome: o, answered: true, stored: now}
-		tellAnswer(q, zone, old, e)
+		c.tellAnswer(q, zone, old, e)
 	} else {
 		failed := *old
 		e = &failed
@@ -317,7 +327,7 @@ func (c *cache) settle(q question, zone string, old *entry, o outcome, err error
 		if e.cause.outcome == canceled {
 			return e
 		}
-		tellFailure(q, old, e)
+		c.tellFailure(q, old, e)
 	}
 	c.entries.Set(q, e)
 	return e
@@ -337,18 +347,18 @@ func refreshed(err error) string {
 }
 
 // tellAnswer logs and counts what e changes.
-func tellAnswer(q question, zone string, old, e *entry) {
+func (c *cache) tellAnswer(q question, zone string, old, e *entry) {
 	if old.failing() {
-		log.Infof("Target %s answers again", q)
+		c.tell(log.Infof, "Target %s answers again", q)
 	}
 	if old.answered && !sameAddrs(old.addrs, e.addrs, addrLen(q.qtype)) {
 		addressChanges.WithLabelValues(zone).Inc()
-		log.Infof("Target %s changed from %s to %s", q, addrString(old.addrs, q.qtype), addrString(e.addrs, q.qtype))
+		c.tell(log.Infof, "Target %s changed from %s to %s", q, addrString(old.addrs, q.qtype), addrString(e.addrs, q.qtype))
 	}
 }
 
 // tellFailure logs that a target starts failing.
-func tellFailure(q question, old, e *entry) {
+func (c *cache) tellFailure(q question, old, e *entry) {
 	if old.failing() {
 		return
 	}
@@ -356,7 +366,19 @@ func tellFailure(q question, old, e *entry) {
 	if old.answered {
 		remembered = "the last answer is remembered"
 	}
-	log.Warningf("Target %s fails: %s; %s", q, e.cause, remembered)
+	c.tell(log.Warningf, "Target %s fails: %s; %s", q, e.cause, remembered)
+}
+
+// tell logs a message about a target, unless there are too many of them.
+func (c *cache) tell(logf func(string, ...any), format string, v ...any) {
+	if !c.messages.Allow() {
+		c.unsaid.Add(1)
+		return
+	}
+	if n := c.unsaid.Swap(0); n > 0 {
+		log.Warningf("%d more messages about targets were left out", n)
+	}
+	logf(format, v...)
 }
 
 // sameAddrs compares two lists of addresses without their order (neither has one twice).

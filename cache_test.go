@@ -483,6 +483,25 @@ func TestAddressChanges(t *testing.T) {
 	})
 }
 
+// A resolver that fails takes all targets with it; the log says so, but not for each of them.
+func TestMessagesAreBounded(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
+		said := 0
+		logf := func(string, ...any) { said++ }
+		for range 10 * maxMessages {
+			a.cache.tell(logf, "")
+		}
+		if said != maxMessages || a.cache.unsaid.Load() != 9*maxMessages {
+			t.Errorf("%d said, %d left out", said, a.cache.unsaid.Load())
+		}
+		time.Sleep(time.Second)
+		a.cache.tell(logf, "")
+		if said != maxMessages+1 || a.cache.unsaid.Load() != 0 {
+			t.Errorf("a second later: %d said, %d left out", said, a.cache.unsaid.Load())
+		}
+	})
+}
+
 func TestStaleAge(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		ask(t, a)
