@@ -218,8 +218,12 @@ func (f *flight) within(grace time.Duration) bool {
 	defer patience.Stop()
 	select {
 	case <-f.done:
-		return true
 	case <-patience.C:
+	}
+	select { // both may have been the case
+	case <-f.done:
+		return true
+	default:
 		return false
 	}
 }

@@ -309,6 +309,11 @@ func TestLateToTheLookup(t *testing.T) {
 		if status != miss || len(e.addrs) == 0 || r.lookups() != 1 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
+		for range 100 {
+			if !landed(e).within(a.cache.grace) {
+				t.Fatal("a lookup that is over was not waited for")
+			}
+		}
 	})
 }
 
