@@ -46,6 +46,7 @@ type Alias struct {
 	begun    atomic.Bool    // the servers listen, and the lookups at start-up have begun
 	primed   atomic.Bool    // every record was resolved, or has failed one full round
 	priming  sync.WaitGroup // the lookups at start-up
+	stopping sync.Once
 	vantages atomic.Pointer[map[vantage]*counters]
 }
 

@@ -3,32 +3,34 @@ package alias
 import (
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
 )
 
-// running has the instances between their start and their end.
+// running has the instances between their start and their end. A reload that fails leaves instances behind that nobody
+// ends; as nothing else holds them they vanish from here by themselves.
 var running = new(instances)
 
 type instances struct {
 	mu  sync.Mutex
-	set map[*Alias]struct{}
+	set map[weak.Pointer[Alias]]struct{}
 }
 
 func (is *instances) add(a *Alias) {
 	is.mu.Lock()
 	defer is.mu.Unlock()
 	if is.set == nil {
-		is.set = make(map[*Alias]struct{})
+		is.set = make(map[weak.Pointer[Alias]]struct{})
 	}
-	is.set[a] = struct{}{}
+	is.set[weak.Make(a)] = struct{}{}
 }
 
 func (is *instances) remove(a *Alias) {
 	is.mu.Lock()
 	defer is.mu.Unlock()
-	delete(is.set, a)
+	delete(is.set, weak.Make(a))
 }
 
 // all returns the instances running now.
@@ -36,8 +38,12 @@ func (is *instances) all() []*Alias {
 	is.mu.Lock()
 	defer is.mu.Unlock()
 	as := make([]*Alias, 0, len(is.set))
-	for a := range is.set {
-		as = append(as, a)
+	for p := range is.set {
+		if a := p.Value(); a != nil {
+			as = append(as, a)
+		} else {
+			delete(is.set, p)
+		}
 	}
 	return as
 }
@@ -61,14 +67,16 @@ func (a *Alias) start() {
 	running.add(a)
 }
 
-// stop ends all that a does and waits for it.
+// stop ends all that a does and waits for it, for no longer than twice the timeout. It may be called again.
 func (a *Alias) stop() {
-	running.remove(a)
-	a.cache.stop()
-	a.priming.Wait()
-	for _, up := range a.upstreams.list {
-		up.stop()
-	}
+	a.stopping.Do(func() {
+		running.remove(a)
+		a.cache.stop()
+		a.priming.Wait()
+		for _, up := range a.upstreams.list {
+			up.stop()
+		}
+	})
 }
 
 // prime starts to resolve the records of the instances that have not begun with it.
@@ -76,15 +84,6 @@ func (is *instances) prime() {
 	for _, a := range is.all() {
 		if a.begun.CompareAndSwap(false, true) {
 			a.priming.Go(a.prime)
-		}
-	}
-}
-
-// abandon stops the instances whose servers never came to listen.
-func (is *instances) abandon() {
-	for _, a := range is.all() {
-		if !a.begun.Load() {
-			a.stop()
 		}
 	}
 }

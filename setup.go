@@ -35,15 +35,7 @@ const (
 	maxConcurrent = 1_000_000
 )
 
-func init() {
-	plugin.Register("alias", setup)
-	caddy.RegisterEventHook("alias", func(event caddy.EventName, _ any) error {
-		if event == caddy.InstanceStartupEvent {
-			running.prime()
-		}
-		return nil
-	})
-}
+func init() { plugin.Register("alias", setup) }
 
 func setup(c *caddy.Controller) error {
 	cfg, err := parseConfig(c)
@@ -51,6 +43,7 @@ func setup(c *caddy.Controller) error {
 		return plugin.Error("alias", err)
 	}
 	a := cfg.build()
+	hookStartup()
 
 	c.OnStartup(func() error {
 		a.start()
@@ -62,17 +55,26 @@ func setup(c *caddy.Controller) error {
 		a.stop()
 		return nil
 	})
-	// When a reload fails, what it had started is not shut down by anybody else.
-	c.OnRestartFailed(func() error {
-		running.abandon()
-		return nil
-	})
 
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		a.Next = next
 		return a
 	})
 	return nil
+}
+
+// hookStartup sees to it that the records are resolved when the servers listen. A reload by signal has forgotten all
+// hooks when it comes here, one by the reload plugin has not.
+func hookStartup() {
+	if slices.Contains(caddy.ListPlugins()["event_hooks"], "alias") {
+		return
+	}
+	caddy.RegisterEventHook("alias", func(event caddy.EventName, _ any) error {
+		if event == caddy.InstanceStartupEvent {
+			running.prime()
+		}
+		return nil
+	})
 }
 
 // config is what the Corefile says.
