@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// running has the instances between their start and their end. A reload that fails leaves instances behind that nobody
-// ends; as nothing else holds them they vanish from here by themselves.
+// running has the instances between their start and their end. A reload that fails late leaves instances behind that
+// nobody ends, and that may even serve when another server found its port taken: they are here as long as something
+// else holds them.
 var running = new(instances)
 
 type instances struct {

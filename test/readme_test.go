@@ -1,0 +1,57 @@
+package test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// Each Corefile in the README, and the example that needs the internet, starts a server that serves its zone.
+func TestDocumentedCorefiles(t *testing.T) {
+	example, err := os.ReadFile("../examples/Corefile.resolver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	corefiles := []string{string(example)}
+	for _, m := range regexp.MustCompile(`(?ms)^~~~ corefile\n(.*?)^~~~$`).FindAllStringSubmatch(string(readme), -1) {
+		corefiles = append(corefiles, m[1])
+	}
+	if len(corefiles) < 4 {
+		t.Fatalf("Found %d Corefiles", len(corefiles))
+	}
+	for _, corefile := range corefiles {
+		name, _, _ := strings.Cut(corefile[strings.Index(corefile, "record "):], "\n")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			port := freePort(t)
+			conf := filepath.Join(t.TempDir(), "Corefile")
+			write(t, conf, onLoopback(corefile, port))
+			server := startServer(t, port, "..", conf)
+			if strings.Contains(corefile, "example.com.zone") {
+				checkRecords(t, query(t, server.addr, "udp", "example.com.", dns.TypeMX).Answer, "example.com. 3600 IN MX 10 mail.example.com.")
+			}
+		})
+	}
+}
+
+// onLoopback returns corefile with its servers at port of a loopback address, and its other listeners at any.
+func onLoopback(corefile, port string) string {
+	corefile = regexp.MustCompile(`127\.0\.0\.1:(9153|8181)`).ReplaceAllString(corefile, "127.0.0.1:0")
+	corefile = strings.ReplaceAll(corefile, "    bind 127.0.0.1\n", "")
+	return regexp.MustCompile(`(?m)^[^#\s].*\{$`).ReplaceAllStringFunc(corefile, func(head string) string {
+		zones := strings.Fields(strings.TrimSuffix(head, "{"))
+		for i, zone := range zones {
+			zone, _, _ = strings.Cut(zone, ":")
+			zones[i] = zone + ":" + port
+		}
+		return strings.Join(zones, " ") + " {\n    bind 127.0.0.1"
+	})
+}

@@ -1,0 +1,362 @@
+package test
+
+import (
+	"crypto/tls"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coredns/alias/test/upstream"
+
+	"github.com/coredns/coredns/plugin/pkg/doh"
+	"github.com/miekg/dns"
+)
+
+// internet is what the resolvers find below example.: a chain of three links through three zones, a target with
+// addresses of one family, and no target of the name gone. Everything is signed, for what it is worth.
+var internet = []string{
+	"hosting.example. 300 IN SOA ns1 hostmaster 1 7200 3600 1209600 60",
+	"app.hosting.example. 300 IN CNAME router.network.example.",
+	"v4.hosting.example. 300 IN A 203.0.113.4",
+	"network.example. 300 IN SOA ns1 hostmaster 1 7200 3600 1209600 60",
+	"router.network.example. 45 IN CNAME edge.network.example.",
+	"edge.network.example. 300 IN CNAME node.cdn.example.",
+	"cdn.example. 300 IN SOA ns1 hostmaster 1 7200 3600 1209600 60",
+	"node.cdn.example. 120 IN A 203.0.113.80",
+	"node.cdn.example. 120 IN A 203.0.113.81",
+	"node.cdn.example. 120 IN RRSIG A 8 3 120 20380101000000 20200101000000 1 cdn.example. c2lnbmF0dXJl",
+	"node.cdn.example. 120 IN AAAA 2001:db8:80::80",
+	"node.cdn.example. 120 IN RRSIG AAAA 8 3 120 20380101000000 20200101000000 1 cdn.example. c2lnbmF0dXJl",
+}
+
+// authority returns a handler that answers as the server of the zones that records has a SOA record of. It leaves it
+// to the resolver to follow CNAME records.
+func authority(records ...string) upstream.Handler {
+	rrs := upstream.RRs(records...)
+	return func(w dns.ResponseWriter, r *dns.Msg) {
+		q := r.Question[0]
+		m := new(dns.Msg).SetReply(r)
+		m.Authoritative = true
+		m.Rcode = dns.RcodeNameError
+		for _, rr := range rrs {
+			h := rr.Header()
+			if dns.IsSubDomain(q.Name, h.Name) {
+				m.Rcode = dns.RcodeSuccess
+			}
+			sig, signature := rr.(*dns.RRSIG)
+			if strings.EqualFold(q.Name, h.Name) &&
+				(h.Rrtype == q.Qtype || h.Rrtype == dns.TypeCNAME || signature && sig.TypeCovered == q.Qtype) {
+				m.Answer = append(m.Answer, rr)
+			}
+			if h.Rrtype == dns.TypeSOA && dns.IsSubDomain(h.Name, q.Name) {
+				m.Ns = []dns.RR{rr}
+			}
+		}
+		if len(m.Answer) > 0 {
+			m.Ns = nil
+		}
+		w.WriteMsg(m)
+	}
+}
+
+// startUnbound starts an Unbound that asks the authority at addr about everything below example.
+func startUnbound(t *testing.T, addr string) *process {
+	t.Helper()
+	unbound, port, dir := need(t, "unbound"), freePort(t), t.TempDir()
+	conf := filepath.Join(dir, "unbound.conf")
+	write(t, conf, fmt.Sprintf(`
+server:
+    interface: 127.0.0.1
+    port: %s
+    directory: "%s"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    logfile: ""
+    use-syslog: no
+    do-daemonize: no
+    do-ip6: no
+    do-not-query-localhost: no
+    module-config: "iterator"
+remote-control:
+    control-enable: no
+stub-zone:
+    name: "example."
+    stub-addr: %s
+`, port, dir, strings.Replace(addr, ":", "@", 1)))
+	return launch(t, local(port), dir, nil, unbound, "-d", "-p", "-c", conf)
+}
+
+// startRecursor starts a PowerDNS Recursor that asks the authority at addr about everything below example.
+func startRecursor(t *testing.T, addr string) *process {
+	t.Helper()
+	recursor, port, dir := need(t, "pdns_recursor"), freePort(t), t.TempDir()
+	write(t, filepath.Join(dir, "recursor.conf"), fmt.Sprintf(`
+local-address=127.0.0.1
+local-port=%s
+forward-zones=example=%s
+dont-query=
+dnssec=off
+hint-file=no
+security-poll-suffix=
+socket-dir=%s
+write-pid=no
+daemon=no
+disable-syslog=yes
+`, port, addr, dir))
+	return launch(t, local(port), dir, nil, recursor, "--config-dir="+dir)
+}
+
+func TestUnbound(t *testing.T)  { testResolver(t, startUnbound) }
+func TestRecursor(t *testing.T) { testResolver(t, startRecursor) }
+
+func testResolver(t *testing.T, start func(t *testing.T, addr string) *process) {
+	t.Parallel()
+	resolver := start(t, upstream.New(t, authority(internet...)).Addr)
+	port := freePort(t)
+	server := serve(t, port, block("example.org", port, `
+		record @ app.hosting.example
+		record v4only v4.hosting.example
+		record lost gone.hosting.example
+		timeout 2s
+		upstream `+resolver.addr, ""))
+
+	soa := []string{"example.org. 300 IN SOA ns1.example.org. hostmaster.example.org. 1 7200 3600 1209600 300"}
+	for _, test := range []struct {
+		name   string
+		qtype  uint16
+		answer []string
+		ns     []string
+	}{
+		{"example.org.", dns.TypeA, []string{"example.org. 45 IN A 203.0.113.80", "example.org. 45 IN A 203.0.113.81"}, nil},
+		{"example.org.", dns.TypeAAAA, []string{"example.org. 45 IN AAAA 2001:db8:80::80"}, nil},
+		{"v4only.example.org.", dns.TypeA, []string{"v4only.example.org. 300 IN A 203.0.113.4"}, nil},
+		{"v4only.example.org.", dns.TypeAAAA, nil, soa},
+		{"lost.example.org.", dns.TypeA, nil, soa},
+		{"lost.example.org.", dns.TypeAAAA, nil, soa},
+	} {
+		for _, network := range []string{"udp", "tcp"} {
+			t.Run(test.name+dns.TypeToString[test.qtype]+"/"+network, func(t *testing.T) {
+				m := query(t, server.addr, network, test.name, test.qtype)
+				if m.Rcode != dns.RcodeSuccess || !m.Authoritative {
+					t.Errorf("Got %s, AA %t", dns.RcodeToString[m.Rcode], m.Authoritative)
+				}
+				checkRecords(t, m.Answer, test.answer...)
+				checkRecords(t, m.Ns, test.ns...)
+			})
+		}
+	}
+}
+
+// shot is a query of a barrage.
+type shot struct {
+	qtype uint16
+	asked time.Time
+	took  time.Duration
+	m     *dns.Msg
+	err   error
+}
+
+// fresh reports whether the answer has no sign of age.
+func (s shot) fresh() bool { return s.m.Answer[0].Header().Ttl != 30 && extendedError(s.m) == -1 }
+
+// stale reports whether the answer is marked as old.
+func (s shot) stale() bool {
+	return s.m.Answer[0].Header().Ttl == 30 && extendedError(s.m) == int(dns.ExtendedErrorCodeStaleAnswer)
+}
+
+// barrage asks for A and AAAA in turn, 50 times a second, however long the answers take. Each query is to be
+// answered with an address.
+func barrage(t *testing.T, addr, name string, d time.Duration) []shot {
+	t.Helper()
+	const rate = 50
+	shots := make([]shot, int(d.Seconds()*rate))
+	tick := time.NewTicker(time.Second / rate)
+	defer tick.Stop()
+	var wg sync.WaitGroup
+	for i := range shots {
+		wg.Go(func() {
+			s := shot{qtype: []uint16{dns.TypeA, dns.TypeAAAA}[i%2], asked: time.Now()}
+			s.m, s.err = ask(addr, "udp", name, s.qtype)
+			s.took = time.Since(s.asked)
+			shots[i] = s
+		})
+		<-tick.C
+	}
+	wg.Wait()
+	for _, s := range shots {
+		if s.err != nil || len(s.m.Answer) != 1 || s.m.Answer[0].Header().Rrtype != s.qtype {
+			t.Fatalf("%s after %s: %v\n%v", dns.TypeToString[s.qtype], s.took, s.err, s.m)
+		}
+	}
+	return shots
+}
+
+// slowest returns how long the slowest queries took, slowest first.
+func slowest(shots []shot, n int) []time.Duration {
+	var took []time.Duration
+	for _, s := range shots {
+		took = append(took, s.took.Round(time.Millisecond/10))
+	}
+	slices.Sort(took)
+	slices.Reverse(took)
+	return took[:min(n, len(took))]
+}
+
+// The resolver freezes: it has its port and says nothing. The clients are to notice nothing but a stale TTL, except
+// for those that find out.
+func TestFrozenResolver(t *testing.T) {
+	resolver := startUnbound(t, upstream.New(t, authority(
+		"hosting.example. 300 IN SOA ns1 hostmaster 1 7200 3600 1209600 60",
+		"app.hosting.example. 1 IN A 203.0.113.80",
+		"app.hosting.example. 1 IN AAAA 2001:db8:80::80",
+	)).Addr)
+	port := freePort(t)
+	server := serve(t, port, block("example.org", port, `
+		record @ app.hosting.example
+		min_ttl 1s
+		timeout 500ms
+		upstream `+resolver.addr, ""))
+
+	for _, s := range barrage(t, server.addr, "example.org.", time.Second) {
+		if !s.fresh() {
+			t.Fatalf("Not a fresh answer before it all:\n%v", s.m)
+		}
+	}
+	time.Sleep(1100 * time.Millisecond) // the TTL runs out
+	resolver.signal(t, syscall.SIGSTOP)
+	t.Cleanup(func() { resolver.Process.Signal(syscall.SIGCONT) })
+
+	frozen := barrage(t, server.addr, "example.org.", 15*time.Second)
+	t.Logf("Frozen: %d queries, the slowest took %v", len(frozen), slowest(frozen, 6))
+	checkFrozen(t, frozen)
+
+	resolver.signal(t, syscall.SIGCONT)
+	thawed := time.Now()
+	back := make(map[uint16]time.Duration)
+	var recovery []shot
+	for len(back) < 2 {
+		// The first lookup failed, and so did the next one, 5 s later: the third comes 10 s after that.
+		if time.Since(thawed) > 20*time.Second {
+			t.Fatalf("No fresh answers %s after the resolver works again", time.Since(thawed))
+		}
+		shots := barrage(t, server.addr, "example.org.", time.Second)
+		recovery = append(recovery, shots...)
+		for _, s := range shots {
+			if _, known := back[s.qtype]; !known && s.fresh() {
+				back[s.qtype] = s.asked.Add(s.took).Sub(thawed)
+			}
+		}
+	}
+	t.Logf("Thawed: fresh A after %s and AAAA after %s; of %d queries the slowest took %v",
+		back[dns.TypeA], back[dns.TypeAAAA], len(recovery), slowest(recovery, 6))
+}
+
+// checkFrozen checks that all answers are stale and that one client at most for each type has waited.
+func checkFrozen(t *testing.T, shots []shot) {
+	t.Helper()
+	waited := make(map[uint16]int)
+	for _, s := range shots {
+		if !s.stale() {
+			t.Fatalf("Not a stale answer:\n%v", s.m)
+		}
+		if s.took > 250*time.Millisecond {
+			waited[s.qtype]++
+		}
+		if s.took > 700*time.Millisecond {
+			t.Errorf("A query took %s", s.took)
+		}
+	}
+	for qtype, n := range waited {
+		if n > 1 {
+			t.Errorf("%d queries for %s took more than 250 ms", n, dns.TypeToString[qtype])
+		}
+	}
+}
+
+// What comes over TLS counts only with a certificate that the system trusts and that is for the right name.
+func TestDoT(t *testing.T) { testEncrypted(t, "tls://", startDoT) }
+func TestDoH(t *testing.T) { testEncrypted(t, "https://", startDoH) }
+
+func testEncrypted(t *testing.T, scheme string, start func(t *testing.T, h upstream.Handler) (addr string, cert []byte)) {
+	t.Parallel()
+	addr, cert := start(t, upstream.Zone("app.hosting.example. 60 IN A 203.0.113.80"))
+	roots := filepath.Join(t.TempDir(), "roots.pem")
+	write(t, roots, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
+
+	trusted := []string{"SSL_CERT_FILE=" + roots}
+	addresses := []string{"example.org. 60 IN A 203.0.113.80"}
+	for _, test := range []struct {
+		name, servername string
+		env              []string
+		answer           []string
+	}{
+		{"trusted", "example.com", trusted, addresses},
+		{"wrong name", "example.net", trusted, nil},
+		{"distrusted", "example.com", nil, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			port := freePort(t)
+			server := serveEnv(t, port, test.env, block("example.org", port, fmt.Sprintf(`
+				record @ app.hosting.example
+				timeout 2s
+				retries 0
+				tls_servername %s
+				upstream %s%s`, test.servername, scheme, addr), ""))
+			for _, network := range []string{"udp", "tcp"} {
+				checkRecords(t, query(t, server.addr, network, "example.org.", dns.TypeA).Answer, test.answer...)
+			}
+		})
+	}
+}
+
+// startDoT starts a server of DNS over TLS with a certificate for example.com.
+func startDoT(t *testing.T, h upstream.Handler) (addr string, cert []byte) {
+	t.Helper()
+	https := httptest.NewTLSServer(nil) // only for its certificate
+	defer https.Close()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: https.TLS.Certificates})
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan struct{})
+	s := &dns.Server{Listener: l, Handler: h, NotifyStartedFunc: func() { close(started) }}
+	go s.ActivateAndServe()
+	<-started
+	t.Cleanup(func() { s.Shutdown() })
+	return l.Addr().String(), https.Certificate().Raw
+}
+
+// startDoH starts a server of DNS over HTTPS (RFC 8484) with a certificate for example.com.
+func startDoH(t *testing.T, h upstream.Handler) (addr string, cert []byte) {
+	t.Helper()
+	behind := upstream.New(t, h)
+	https := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m, err := doh.RequestToMsg(r)
+		if err == nil {
+			m, err = dns.Exchange(m, behind.Addr)
+		}
+		var wire []byte
+		if err == nil {
+			wire, err = m.Pack()
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		w.Header().Set("Content-Type", doh.MimeType)
+		w.Write(wire)
+	}))
+	https.EnableHTTP2 = true
+	https.StartTLS()
+	t.Cleanup(https.Close)
+	return https.Listener.Addr().String(), https.Certificate().Raw
+}

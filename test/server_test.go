@@ -1,0 +1,315 @@
+// Package test tests the built server from outside: as a process, over sockets, with real resolvers.
+package test
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coredns/alias/test/upstream"
+
+	"github.com/miekg/dns"
+)
+
+// coredns is the path of the built server.
+var coredns string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "alias")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+
+	coredns = filepath.Join(dir, "coredns")
+	build := exec.Command("go", "build", "-race", "-o", coredns, "../cmd/coredns")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n%s", build, err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// need returns the path of a program. Where it is missing the test is skipped, but not in CI, where all have to run.
+func need(t *testing.T, program string) string {
+	t.Helper()
+	for _, file := range []string{program, "/usr/sbin/" + program} {
+		if path, err := exec.LookPath(file); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is not installed", program)
+	}
+	t.Skipf("%s is not installed", program)
+	return ""
+}
+
+// process is a name server that runs until its test ends.
+type process struct {
+	*exec.Cmd
+	addr string        // address and port, the same for UDP and TCP
+	out  string        // path of what it prints; in a file a line is there as soon as it is written
+	done chan struct{} // closed when it has ended
+}
+
+// launch starts a program that is to serve at addr, with dir as its working directory, and returns when it does.
+func launch(t *testing.T, addr, dir string, env []string, program string, args ...string) *process {
+	t.Helper()
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	// The context of a test ends before its clean-up runs.
+	p := &process{exec.CommandContext(t.Context(), program, args...), addr, out.Name(), make(chan struct{})}
+	p.Dir, p.Env = dir, append(os.Environ(), env...)
+	p.Stdout, p.Stderr = out, out
+	p.Cancel = func() error { return p.Process.Signal(syscall.SIGTERM) }
+	p.WaitDelay = 30 * time.Second
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		p.Wait()
+	}()
+	t.Cleanup(func() {
+		<-p.done
+		if t.Failed() {
+			t.Logf("%s ended, %s:\n%s", filepath.Base(program), p.ProcessState, p.log(t))
+		}
+	})
+	eventually(t, 15*time.Second, p.Path+" serves", func() bool { return p.ended() || p.serves() })
+	if p.ended() {
+		t.Fatalf("%s does not start", p.Path)
+	}
+	return p
+}
+
+// serves reports whether p answers. It asks for a name that resolvers know by themselves and that servers of other
+// zones refuse.
+func (p *process) serves() bool {
+	client := dns.Client{Timeout: 100 * time.Millisecond}
+	_, _, err := client.Exchange(new(dns.Msg).SetQuestion("localhost.", dns.TypeA), p.addr)
+	return err == nil
+}
+
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// signal sends a signal to p.
+func (p *process) signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	if err := p.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// log returns what p has printed so far.
+func (p *process) log(t *testing.T) string {
+	t.Helper()
+	out, err := os.ReadFile(p.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// logged returns how often text is in what p has printed so far.
+func (p *process) logged(t *testing.T, text string) int {
+	t.Helper()
+	return strings.Count(p.log(t), text)
+}
+
+// startServer starts the built server in dir, with the Corefile at conf that serves at port.
+func startServer(t *testing.T, port, dir, conf string, env ...string) *process {
+	t.Helper()
+	env = append(env, "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0")
+	p := launch(t, local(port), dir, env, coredns, "-conf", conf)
+	t.Cleanup(func() {
+		<-p.done
+		if !p.ProcessState.Success() {
+			t.Errorf("The server ended with %s", p.ProcessState)
+		}
+		for _, fault := range []string{"DATA RACE", "panic"} {
+			if p.logged(t, fault) > 0 {
+				t.Errorf("The log of the server has %q", fault)
+			}
+		}
+	})
+	return p
+}
+
+// zoneFile is what the file plugin serves in the zones of block.
+const zoneFile = `$TTL 300
+@   IN SOA  ns1 hostmaster 1 7200 3600 1209600 300
+    IN NS   ns1
+    IN MX   10 mail
+ns1 IN A    192.0.2.53
+own IN A    192.0.2.80
+`
+
+// block returns a server block for zone, with these properties of alias and with further plugins.
+func block(zone, port, properties, plugins string) string {
+	return fmt.Sprintf("%s:%s {\nbind 127.0.0.1\nalias {\n%s\n}\nfile zone %s\nerrors\n%s\n}\n",
+		zone, port, properties, zone, plugins)
+}
+
+// serve starts a server with a Corefile of these blocks, which serve at port.
+func serve(t *testing.T, port string, blocks ...string) *process {
+	t.Helper()
+	return serveEnv(t, port, nil, blocks...)
+}
+
+// serveEnv starts a server as serve does, with further environment variables.
+func serveEnv(t *testing.T, port string, env []string, blocks ...string) *process {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "zone"), zoneFile)
+	write(t, filepath.Join(dir, "Corefile"), strings.Join(blocks, ""))
+	return startServer(t, port, dir, "Corefile", env...)
+}
+
+// configure replaces the Corefile of a server that serve started, and sends it a signal.
+func (p *process) configure(t *testing.T, corefile string, s os.Signal) {
+	t.Helper()
+	write(t, filepath.Join(p.Dir, "Corefile"), corefile)
+	p.signal(t, s)
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lastPort is the last port that was given out. The ports are below those that systems choose by themselves, so that
+// no socket of another test takes one between its choice and its use.
+var lastPort atomic.Int32
+
+func init() { lastPort.Store(10000 + rand.Int32N(20000)) }
+
+// freePort returns a port that is free for both UDP and TCP.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range 1000 {
+		port := fmt.Sprint(lastPort.Add(1))
+		l, err := net.Listen("tcp", local(port))
+		if err != nil {
+			continue
+		}
+		p, err := net.ListenPacket("udp", local(port))
+		l.Close()
+		if err == nil {
+			p.Close()
+			return port
+		}
+	}
+	t.Fatal("found no free port")
+	return ""
+}
+
+func local(port string) string { return net.JoinHostPort("127.0.0.1", port) }
+
+// eventually waits until condition holds.
+func eventually(t *testing.T, patience time.Duration, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("Waited %s in vain until %s", patience, what)
+		}
+	}
+}
+
+// query asks the server at addr over "udp" or "tcp", with EDNS.
+func query(t *testing.T, addr, network, name string, qtype uint16) *dns.Msg {
+	t.Helper()
+	m, err := ask(addr, network, name, qtype)
+	if err != nil {
+		t.Fatalf("%s %s over %s: %v", name, dns.TypeToString[qtype], network, err)
+	}
+	return m
+}
+
+// ask is query for any goroutine.
+func ask(addr, network, name string, qtype uint16) (*dns.Msg, error) {
+	client := dns.Client{Net: network, Timeout: 5 * time.Second}
+	r := new(dns.Msg).SetQuestion(name, qtype)
+	r.SetEdns0(1232, true) // with DO: whoever has signatures sends them
+	m, _, err := client.Exchange(r, addr)
+	return m, err
+}
+
+// checkRecords compares records with those wanted, in any order. A TTL may have counted down by two seconds.
+func checkRecords(t *testing.T, got []dns.RR, want ...string) {
+	t.Helper()
+	wanted := upstream.RRs(want...)
+	if g, w := texts(got, wanted), texts(wanted, wanted); !slices.Equal(g, w) {
+		t.Errorf("Got the records\n\t%s\nwant\n\t%s", strings.Join(g, "\n\t"), strings.Join(w, "\n\t"))
+	}
+}
+
+// texts returns rrs in presentation form, in order, and with the first TTL of wanted where they are close to it.
+func texts(rrs, wanted []dns.RR) []string {
+	var ts []string
+	for _, rr := range rrs {
+		rr = dns.Copy(rr)
+		if h := rr.Header(); len(wanted) > 0 {
+			if ttl := wanted[0].Header().Ttl; h.Ttl <= ttl && h.Ttl+2 >= ttl {
+				h.Ttl = ttl
+			}
+		}
+		ts = append(ts, rr.String())
+	}
+	slices.Sort(ts)
+	return ts
+}
+
+// extendedError returns the code of the Extended DNS Error of m, or -1.
+func extendedError(m *dns.Msg) int {
+	if opt := m.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			if ede, ok := o.(*dns.EDNS0_EDE); ok {
+				return int(ede.InfoCode)
+			}
+		}
+	}
+	return -1
+}
+
+// get returns the status code and the body of a page, and 0 while nobody serves it.
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		return 0, ""
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
