@@ -2,6 +2,7 @@ package test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"net/http"
@@ -285,6 +286,7 @@ func checkFrozen(t *testing.T, shots []shot) {
 // What comes over TLS counts only with a certificate that the system trusts and that is for the right name.
 func TestDoT(t *testing.T) { testEncrypted(t, "tls://", startDoT) }
 func TestDoH(t *testing.T) { testEncrypted(t, "https://", startDoH) }
+func TestDoQ(t *testing.T) { testEncrypted(t, "quic://", startDoQ) }
 
 func testEncrypted(t *testing.T, scheme string, start func(t *testing.T, h upstream.Handler) (addr string, cert []byte)) {
 	t.Parallel()
@@ -359,4 +361,28 @@ func startDoH(t *testing.T, h upstream.Handler) (addr string, cert []byte) {
 	https.StartTLS()
 	t.Cleanup(https.Close)
 	return https.Listener.Addr().String(), https.Certificate().Raw
+}
+
+// startDoQ starts a server of DNS over QUIC (RFC 9250), which is CoreDNS, with a certificate for example.com.
+func startDoQ(t *testing.T, h upstream.Handler) (addr string, cert []byte) {
+	t.Helper()
+	https := httptest.NewTLSServer(nil) // only for its certificate
+	defer https.Close()
+	key, err := x509.MarshalPKCS8PrivateKey(https.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert = https.Certificate().Raw
+	dir, port, plain := t.TempDir(), freePort(t), freePort(t)
+	write(t, filepath.Join(dir, "cert.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
+	write(t, filepath.Join(dir, "key.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	behind := upstream.New(t, h)
+	write(t, filepath.Join(dir, "Corefile"), fmt.Sprintf(`
+		quic://.:%s .:%s {
+			bind 127.0.0.1
+			tls cert.pem key.pem
+			forward . %s
+		}`, port, plain, behind.Addr))
+	startServer(t, plain, dir, "Corefile")
+	return local(port), cert
 }
