@@ -27,6 +27,7 @@ const maxEmptyTTL = 5
 
 // Alias is the plugin of one server block. It is safe for concurrent use once it is started.
 type Alias struct {
+	// Next is what holds the other data of the zones. It may be nil.
 	Next plugin.Handler
 
 	zones   zones

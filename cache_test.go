@@ -372,6 +372,22 @@ func TestFollowersOfAFreshAnswer(t *testing.T) {
 	})
 }
 
+// A popular name never waits, however slow its upstream is inside the timeout.
+func TestPopularNameNeverWaits(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
+		r.delay = 450 * time.Millisecond
+		r.say(outcome{addrs1, 5}, nil)
+		ask(t, a)
+		for range 60 * 50 {
+			time.Sleep(20 * time.Millisecond)
+			began := time.Now()
+			if status, _, _ := ask(t, a); status != "hit" || time.Since(began) > 0 {
+				t.Fatalf("%s after %s", status, time.Since(began))
+			}
+		}
+	})
+}
+
 // Past max_concurrent a lookup fails at once, and that is not the target's fault.
 func TestMaxConcurrent(t *testing.T) {
 	inBubble(t, "max_concurrent 4", func(t *testing.T, a *Alias, r *fakeResolver) {

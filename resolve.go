@@ -170,6 +170,7 @@ func (c *chain) extend(target string) error {
 // addresses returns the addresses that answer has for the end of the chain, each once.
 func (c *chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
 	var addrs []byte
+	seen := make(map[string]struct{})
 	for _, rr := range answer {
 		var ip []byte
 		switch a := rr.(type) {
@@ -188,7 +189,8 @@ func (c *chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
 			return nil, unusable("malformed", fmt.Errorf("%s record of %s without an address", dns.TypeToString[qtype], h.Name))
 		}
 		c.ttl = min(c.ttl, ttlOf(rr))
-		if !hasAddr(addrs, ip) {
+		if _, ok := seen[string(ip)]; !ok {
+			seen[string(ip)] = struct{}{}
 			addrs = append(addrs, ip...)
 		}
 	}
@@ -265,13 +267,4 @@ func addrLen(qtype uint16) int {
 		return 4
 	}
 	return 16
-}
-
-func hasAddr(addrs, ip []byte) bool {
-	for a := range slices.Chunk(addrs, len(ip)) {
-		if slices.Equal(a, ip) {
-			return true
-		}
-	}
-	return false
 }

@@ -47,8 +47,8 @@ func setup(c *caddy.Controller) error {
 
 	c.OnStartup(func() error {
 		a.start()
-		log.Infof("%d records in %s, upstreams %s, timeout %s", len(a.records.all),
-			strings.Join(cfg.origins, " "), strings.Join(cfg.to, " "), cfg.timeout)
+		log.Infof("Zones %s, records %d, upstreams %s, timeout %s", strings.Join(cfg.origins, " "), len(a.records.all),
+			strings.Join(cfg.to, " "), cfg.timeout)
 		return nil
 	})
 	c.OnShutdown(func() error {
@@ -94,7 +94,13 @@ type config struct {
 	size       int
 	concurrent int
 
-	seen map[string]int // the line of each property
+	seen map[string]place // where each property was given
+}
+
+// place is a line of the Corefile.
+type place struct {
+	line int
+	args []string
 }
 
 func newConfig() *config {
@@ -108,7 +114,7 @@ func newConfig() *config {
 		onFailure:  dns.RcodeSuccess,
 		size:       100_000,
 		concurrent: 1000,
-		seen:       make(map[string]int),
+		seen:       make(map[string]place),
 	}
 }
 
@@ -155,10 +161,10 @@ func (cfg *config) parseZones(c *caddy.Controller) error {
 func (cfg *config) parseProperty(c *caddy.Controller) error {
 	property := c.Val()
 	args := c.RemainingArgs()
-	if line, ok := cfg.seen[property]; ok && property != "record" {
-		return c.Errf("%s: given already in line %d", property, line)
+	if first, ok := cfg.seen[property]; ok && property != "record" {
+		return c.Errf("%s: '%s' is one too many, it is given in line %d already", property, strings.Join(args, " "), first.line)
 	}
-	cfg.seen[property] = c.Line()
+	cfg.seen[property] = place{c.Line(), args}
 
 	parse, ok := properties[property]
 	if !ok {
@@ -233,9 +239,10 @@ var properties = map[string]struct {
 
 // finish checks what can only be seen at the end of the block, and sets the defaults that may fail.
 func (cfg *config) finish(c *caddy.Controller) error {
-	if l := cfg.lifetime; l.min > l.max {
-		line := max(cfg.seen["min_ttl"], cfg.seen["max_ttl"])
-		return fmt.Errorf("%s:%d - Error during parsing: min_ttl: %ds is more than max_ttl %ds", c.File(), line, l.min, l.max)
+	if cfg.lifetime.min > cfg.lifetime.max {
+		least, most := cfg.seen["min_ttl"], cfg.seen["max_ttl"]
+		return fmt.Errorf("%s:%d - Error during parsing: min_ttl: '%s' is more than max_ttl '%s'", c.File(), max(least.line, most.line),
+			least.orDefault("5s"), most.orDefault("1h"))
 	}
 	if len(cfg.to) == 0 {
 		if err := cfg.setUpstreams([]string{"/etc/resolv.conf"}); err != nil {
@@ -243,6 +250,14 @@ func (cfg *config) finish(c *caddy.Controller) error {
 		}
 	}
 	return nil
+}
+
+// orDefault returns the argument at p, or byDefault when the property is not given.
+func (p place) orDefault(byDefault string) string {
+	if len(p.args) == 0 {
+		return byDefault
+	}
+	return p.args[0]
 }
 
 // setRecord parses NAME TARGET [TTL].

@@ -45,7 +45,6 @@ type upstreams struct {
 type upstream struct {
 	proxy    *proxy.Proxy
 	protocol string
-	timeout  time.Duration
 	client   *http.Client   // of DNS over HTTPS, otherwise nil
 	exchange sync.WaitGroup // the exchanges under way
 
@@ -57,7 +56,6 @@ func newUpstream(protocol, addr string, tlsConfig *tls.Config, timeout time.Dura
 	up := &upstream{
 		proxy:    proxy.NewProxy("alias", addr, protocol),
 		protocol: protocol,
-		timeout:  timeout,
 		duration: requestDuration.WithLabelValues(addr),
 	}
 	switch protocol {
