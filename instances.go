@@ -97,15 +97,23 @@ func (a *Alias) prime() {
 	for _, r := range a.records.all {
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 			lookups.Go(func() error {
-				if a.cache.full() {
-					return nil
-				}
-				if d, err := a.locate(r.target, qtype, r.ttl); err == nil && d.own == nil {
-					a.cache.prime(d.question, r.zone)
-				}
+				a.primeRecord(r, qtype)
 				return nil
 			})
 		}
 	}
 	lookups.Wait()
+}
+
+func (a *Alias) primeRecord(r *record, qtype uint16) {
+	if a.cache.full() {
+		return
+	}
+	d, err := a.locate(r.target, qtype, r.ttl)
+	switch {
+	case err != nil: // and so it will be until the Corefile or the zone changes
+		log.Warningf("Alias %s %s fails: %v", r.owner, dns.TypeToString[qtype], err)
+	case d.own == nil:
+		a.cache.prime(d.question, r.zone)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/coredns/caddy"
+	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -67,6 +68,19 @@ func TestPrimeBounds(t *testing.T) {
 	a.priming.Wait()
 	if n := up.AskedAll(); n < 100 || n > 110 {
 		t.Errorf("%d lookups for 100 places", n)
+	}
+}
+
+// Aliases that lead to each other are told of at the start.
+func TestPrimeCycle(t *testing.T) {
+	var out strings.Builder
+	clog.SetOutput(&out)
+	defer clog.Discard()
+	a, _ := newAlias(t, "example.org", "record one two.example.org\nrecord two one.example.org\nupstream 127.0.0.1", nil)
+	running.prime()
+	a.priming.Wait()
+	if want := "Alias one.example.org. A fails: loop: two.example.org. leads back to itself"; !strings.Contains(out.String(), want) {
+		t.Errorf("the log is %q, without %q", out.String(), want)
 	}
 }
 
