@@ -158,13 +158,13 @@ func (c *cache) get(q question, limit uint32, zone string) (*entry, status) {
 	switch {
 	case e.answered && left > 0:
 		if left <= c.ahead(e, limit) && !now.Before(e.retry) {
-			c.refresh(q, zone, e)
+			c.refresh(q, zone, e, c.attempts(c.stale > 0))
 		}
 		return e, hit
 	case e.failing() && now.Before(e.retry):
 		return c.makeDo(e, left)
 	case e.failing() && c.usable(e, left):
-		c.refresh(q, zone, e)
+		c.refresh(q, zone, e, c.attempts(true))
 		return e, stale
 	}
 	return c.lookup(q, zone, e, left)
@@ -192,11 +192,7 @@ func (c *cache) makeDo(e *entry, left time.Duration) (*entry, status) {
 // else's lookup under way and has a stale answer at hand waits a moment only.
 func (c *cache) lookup(q question, zone string, e *entry, left time.Duration) (*entry, status) {
 	usable := c.usable(e, left)
-	attempts := 1
-	if !usable {
-		attempts += c.retries
-	}
-	f, first := c.fly(q, zone, e, attempts, c.lookups)
+	f, first := c.fly(q, zone, e, c.attempts(usable), c.lookups)
 	if f == nil {
 		busy := *e
 		busy.cause = networkFailure("overload", errors.New("too many lookups under way"))
@@ -228,9 +224,17 @@ func (f *flight) within(grace time.Duration) bool {
 	}
 }
 
+// attempts returns how many attempts a lookup may make: one when its failure leaves something to serve.
+func (c *cache) attempts(fallback bool) int {
+	if fallback {
+		return 1
+	}
+	return 1 + c.retries
+}
+
 // refresh looks q up in the background, unless too much is going on there already: the next query tries again.
-func (c *cache) refresh(q question, zone string, e *entry) {
-	if f, _ := c.fly(q, zone, e, 1, c.background, c.lookups); f == nil {
+func (c *cache) refresh(q question, zone string, e *entry, attempts int) {
+	if f, _ := c.fly(q, zone, e, attempts, c.background, c.lookups); f == nil {
 		refreshesCount.WithLabelValues("skipped").Inc()
 	}
 }
@@ -239,7 +243,7 @@ func (c *cache) refresh(q question, zone string, e *entry) {
 // done or the cache is stopped.
 func (c *cache) prime(q question, zone string) {
 	for c.ctx.Err() == nil && c.load(q) == nothing {
-		if f, _ := c.fly(q, zone, nothing, 1+c.retries, c.background, c.lookups); f != nil {
+		if f, _ := c.fly(q, zone, nothing, c.attempts(false), c.background, c.lookups); f != nil {
 			<-f.done
 			return
 		}

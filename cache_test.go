@@ -279,6 +279,19 @@ func TestAttempts(t *testing.T) {
 	})
 }
 
+// Without stale answers the refresh is all that stands between a lost packet and an empty answer.
+func TestAttemptsWithoutStale(t *testing.T) {
+	inBubble(t, "retries 3\nstale 0", func(t *testing.T, a *Alias, r *fakeResolver) {
+		ask(t, a)
+		time.Sleep(275 * time.Second)
+		ask(t, a)
+		synctest.Wait()
+		if diff := cmp.Diff([]int{4, 4}, r.tries); diff != "" {
+			t.Errorf("attempts (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // However many want it, there is one lookup of a question.
 func TestOneLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {

@@ -106,7 +106,7 @@ func (a *Alias) prime() {
 }
 
 func (a *Alias) primeRecord(r *record, qtype uint16) {
-	if a.cache.full() {
+	if a.cache.full() || a.cache.ctx.Err() != nil {
 		return
 	}
 	d, err := a.locate(r.target, qtype, r.ttl)
