@@ -6,6 +6,7 @@ import (
 	"context"
 	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,10 +17,22 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/coredns/coredns/request"
 
+	"github.com/maypok86/otter/v2"
 	"github.com/miekg/dns"
 )
 
 var log = clog.NewWithPlugin("alias")
+
+const (
+	// ownFor is how long it is good what the backend says: a change in a zone is seen in this time.
+	ownFor = time.Second
+
+	// foreignFor is how long it is good that the backend has no data of its own for a name.
+	foreignFor = 30 * time.Second
+
+	// maxWildcards is how many answers for names under wildcards are kept, for ownFor each.
+	maxWildcards = 10_000
+)
 
 // maxEmptyTTL is the TTL in seconds of the SOA record beside an empty result that stands for a failure: resolvers
 // are to forget it quickly.
@@ -36,6 +49,10 @@ type Alias struct {
 	upstreams *upstreams
 	cache     *cache
 	lifetime  lifetime
+
+	// wildcards has the answers for names that a wildcard made exist. They are the clients' choice, so there is a
+	// bound to them.
+	wildcards *otter.Cache[question, *answer]
 
 	timeout   time.Duration // of one attempt
 	staleTTL  uint32        // TTL of stale answers, in seconds
@@ -62,30 +79,48 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if r.Opcode != dns.OpcodeQuery || state.QClass() != dns.ClassINET {
 		return plugin.NextOrFailure(a.Name(), a.Next, ctx, w, r)
 	}
-	name, qtype := state.Name(), state.QType()
-	rec, exists := a.records.find(name)
+	q := question{state.Name(), state.QType()}
+	rec, exists := a.records.find(q.name)
 	switch {
 	case !exists:
 		return plugin.NextOrFailure(a.Name(), a.Next, ctx, w, r)
-	case rec == nil, qtype != dns.TypeA && qtype != dns.TypeAAAA, rec.wildcard && a.ask(name, qtype).exists():
+	case rec == nil, q.qtype != dns.TypeA && q.qtype != dns.TypeAAAA:
 		return a.passExisting(ctx, w, r)
 	}
 
-	kept, now := rec.kept(qtype), a.now()
-	if kept != nil {
-		if ans := kept.Load(); ans != nil && now.Before(ans.until) {
-			return a.write(ctx, w, r, rec, ans)
-		}
+	now, kept := a.now(), a.kept(rec, q)
+	if kept == nil || !now.Before(kept.until) {
+		ans := a.answer(q, rec, kept, now)
+		a.keep(rec, q, ans)
+		kept = ans
 	}
-	ans := a.answer(question{name, qtype}, rec, now)
-	if kept != nil && ans.status != failed && ans.status != fallback && now.Before(ans.until) {
+	if kept.pass {
+		return a.passExisting(ctx, w, r)
+	}
+	return a.write(ctx, w, r, rec, kept)
+}
+
+// kept returns the answer to q that was made last, or nil.
+func (a *Alias) kept(rec *record, q question) *answer {
+	if rec.wildcard {
+		ans, _ := a.wildcards.GetIfPresent(q)
+		return ans
+	}
+	return rec.answers[family(q.qtype)].Load()
+}
+
+// keep keeps ans for the next who ask q.
+func (a *Alias) keep(rec *record, q question, ans *answer) {
+	if ans.status == miss { // for this time only
 		again := *ans
-		if again.status == miss {
-			again.status = hit
-		}
-		kept.Store(&again)
+		again.status = hit
+		ans = &again
 	}
-	return a.write(ctx, w, r, rec, ans)
+	if rec.wildcard {
+		a.wildcards.Set(q, ans)
+		return
+	}
+	rec.answers[family(q.qtype)].Store(ans)
 }
 
 // passExisting hands a query for a name that exists because of a record to the backend.
@@ -106,24 +141,46 @@ type answer struct {
 
 	expired time.Time // when the TTL of a stale answer ran out
 	cause   *failure  // why it is not a fresh answer, or nil
+
+	pass   bool      // the backend has the name of a wildcard's query itself; there is no more in this answer
+	vacant time.Time // until when the backend is known not to have it
 }
 
-// answer makes the answer to q, an address query for a name that has rec: the way through section by section is
-// this server's own data, what is remembered, an upstream, and without all these the backend's own addresses.
-func (a *Alias) answer(q question, rec *record, now time.Time) *answer {
+// answer makes the answer to q, an address query for a name that has rec. last is the answer before it, or nil.
+func (a *Alias) answer(q question, rec *record, last *answer, now time.Time) *answer {
+	if !rec.wildcard {
+		return a.resolve(q, rec, now)
+	}
+	var vacant time.Time
+	if last != nil && now.Before(last.vacant) {
+		vacant = last.vacant
+	} else {
+		h := a.ask(q.name, q.qtype)
+		if h.exists(rec.zone) {
+			return &answer{pass: true, until: now.Add(ownFor)}
+		}
+		vacant = now.Add(h.validFor())
+	}
+	ans := a.resolve(q, rec, now)
+	ans.vacant = vacant
+	return ans
+}
+
+// resolve makes the answer to q from rec: out of this server's own data, of what is remembered or an upstream says,
+// and without all these of the backend's own addresses.
+func (a *Alias) resolve(q question, rec *record, now time.Time) *answer {
 	d, err := a.locate(rec.target, q.qtype, rec.ttl)
 	if err != nil {
-		return a.fail(q, asFailure(err))
+		return a.fail(q, asFailure(err), now.Add(ownFor))
 	}
 	if d.own != nil {
-		ttl := a.lifetime.clamp(d.own.ttl)
-		return a.make(q, d.own, miss, ttl, now.Add(time.Second))
+		return a.make(q, d.own, miss, a.lifetime.clamp(d.own.ttl), now.Add(ownFor))
 	}
 	e, status := a.cache.get(d.question, d.limit, rec.zone)
-	if status == failed {
-		return a.fail(q, e.cause)
-	}
 	now = a.now()
+	if status == failed {
+		return a.fail(q, e.cause, e.leftAlone(now))
+	}
 	left := a.lifetime.left(e, d.limit, now)
 	if status == stale || left <= 0 {
 		return a.makeStale(q, e, now, left)
@@ -136,35 +193,28 @@ func (a *Alias) answer(q question, rec *record, now time.Time) *answer {
 
 // make returns the answer with the addresses of o, or without any.
 func (a *Alias) make(q question, o *outcome, s status, ttl uint32, until time.Time) *answer {
-	if len(o.addrs) == 0 {
-		return &answer{status: nodata, until: until, ns: a.authority(q.name, noLimit)}
+	if len(o.addrs) > 0 {
+		return &answer{status: s, until: until, answer: addressRecords(q, ttl, o.addrs)}
 	}
-	return &answer{status: s, until: until, answer: addressRecords(q, ttl, o.addrs)}
+	if s != stale {
+		s, ttl = nodata, noLimit
+	}
+	return &answer{status: s, until: until, ns: a.authority(q.name, ttl)}
 }
 
 // makeStale returns the answer with what e remembers, past its TTL.
 func (a *Alias) makeStale(q question, e *entry, now time.Time, left time.Duration) *answer {
-	until := now
-	if e.failing() {
-		until = now.Add(time.Second)
-		if e.retry.After(now) && e.retry.Before(until) {
-			until = e.retry
-		}
-	}
-	ans := a.make(q, &e.outcome, stale, a.staleTTL, until)
-	if len(e.addrs) == 0 {
-		ans.ns = a.authority(q.name, a.staleTTL)
-	}
-	ans.status, ans.expired, ans.cause = stale, now.Add(left), e.cause
+	ans := a.make(q, &e.outcome, stale, a.staleTTL, e.leftAlone(now))
+	ans.expired, ans.cause = now.Add(left), e.cause
 	return ans
 }
 
 // fail returns what a client gets when the lookup failed and nothing is remembered.
-func (a *Alias) fail(q question, cause *failure) *answer {
+func (a *Alias) fail(q question, cause *failure, until time.Time) *answer {
 	if h := a.ask(q.name, q.qtype); h.m != nil && h.m.Rcode == dns.RcodeSuccess && hasType(h.m.Answer, q.qtype) {
-		return &answer{status: fallback, answer: h.m.Answer[:len(h.m.Answer):len(h.m.Answer)], cause: cause}
+		return &answer{status: fallback, until: until, answer: slices.Clip(h.m.Answer), cause: cause}
 	}
-	ans := &answer{status: failed, rcode: a.onFailure, cause: cause}
+	ans := &answer{status: failed, until: until, rcode: a.onFailure, cause: cause}
 	if a.onFailure == dns.RcodeSuccess {
 		ans.ns = a.authority(q.name, maxEmptyTTL)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -153,6 +154,10 @@ func TestServeDNS(t *testing.T) {
 		"www.wild.example.org. 3600 IN A 203.0.113.80",
 		"mx.wild.example.org. 3600 IN MX 10 mail.example.org.",
 		"*.both.example.org. 3600 IN A 203.0.113.81",
+		"cname.example.org. 3600 IN CNAME elsewhere.example.",
+		"sub.wild.example.org. 3600 IN NS ns.sub.wild.example.org.",
+		"ns.sub.wild.example.org. 3600 IN A 203.0.113.53",
+		"sub.example.org. 3600 IN NS ns.elsewhere.example.",
 	)
 	a, _ := newAlias(t, "example.org", `
 		record @ target.example
@@ -162,6 +167,9 @@ func TestServeDNS(t *testing.T) {
 		record *.wild target.example
 		record *.both target.example
 		record below.wild v4only.example
+		record cname v4only.example
+		record sub v4only.example
+		record x.sub v4only.example
 		upstream `+up.Addr, backend)
 
 	soa := "example.org. 3600 IN SOA ns.example.org. hostmaster.example.org. 1 7200 3600 1209600 300"
@@ -198,11 +206,105 @@ func TestServeDNS(t *testing.T) {
 		{name: "www.wild.example.org.", qtype: dns.TypeA, answer: []string{"www.wild.example.org. 3600 IN A 203.0.113.80"}},
 		nodata("www.wild.example.org.", dns.TypeAAAA),
 		nodata("mx.wild.example.org.", dns.TypeA),
+		// The zone's SOA record is found where it is hidden.
+		nodata("cname.example.org.", dns.TypeAAAA),
+		nodata("sub.example.org.", dns.TypeAAAA),
+		nodata("x.sub.example.org.", dns.TypeAAAA),
+
 		{name: "x.both.example.org.", qtype: dns.TypeA, answer: []string{"x.both.example.org. 300 IN A " + v4}},
 	} {
 		for _, turn := range []string{"first", "again"} { // looked up, and remembered
 			t.Run(tc.name+dns.TypeToString[tc.qtype]+"/"+turn, func(t *testing.T) { tc.check(t, a) })
 		}
+	}
+}
+
+// A wildcard does not reach to what the zone has delegated.
+func TestWildcardAndDelegation(t *testing.T) {
+	up := fake.New(t, good)
+	a, _ := newAlias(t, "example.org", "record * target.example\nupstream "+up.Addr, zoneFile(t, nil,
+		"sub.example.org. 3600 IN NS ns.sub.example.org.", "ns.sub.example.org. 3600 IN A 203.0.113.53"))
+	for _, name := range []string{"sub.example.org.", "host.sub.example.org.", "ns.sub.example.org."} {
+		m := query(t, a, name, dns.TypeA)
+		if m.Authoritative || len(m.Answer) > 0 {
+			t.Errorf("%s: no referral: %v", name, m)
+		}
+		wantText(t, name, m.Ns, "sub.example.org. 3600 IN NS ns.sub.example.org.")
+	}
+}
+
+// countingBackend counts the queries that come to it, and answers NXDOMAIN.
+type countingBackend struct {
+	authoritative bool
+	queries       atomic.Int32
+}
+
+func (*countingBackend) Name() string { return "counting" }
+
+func (b *countingBackend) ServeDNS(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	b.queries.Add(1)
+	m := new(dns.Msg).SetRcode(r, dns.RcodeNameError)
+	m.Authoritative = b.authoritative
+	w.WriteMsg(m)
+	return dns.RcodeSuccess, nil
+}
+
+// The backend is asked no more than once a second whether it has a name under a wildcard, and less often when the
+// data is not its own.
+func TestWildcardAsksRarely(t *testing.T) {
+	for _, tc := range []struct {
+		authoritative bool
+		valid         time.Duration
+	}{{true, time.Second}, {false, 30 * time.Second}} {
+		up, backend := fake.New(t, good), &countingBackend{authoritative: tc.authoritative}
+		a, c := newAlias(t, "example.org", "record * target.example\nupstream "+up.Addr, backend)
+		for i, step := range []struct {
+			after time.Duration
+			want  int32
+		}{{0, 1}, {tc.valid - 1, 1}, {1, 2}} {
+			c.Advance(step.after)
+			for range 100 {
+				if m := query(t, a, "x.example.org.", dns.TypeA); len(m.Answer) != 1 {
+					t.Fatalf("got %v", m)
+				}
+			}
+			if n := backend.queries.Load(); n != step.want {
+				t.Errorf("authoritative %v, step %d: the backend was asked %d times, want %d", tc.authoritative, i, n, step.want)
+			}
+		}
+	}
+}
+
+// However many names clients think of, the memory for them is bounded, and so are the lookups.
+func TestRandomNamesUnderWildcard(t *testing.T) {
+	up := fake.New(t, good)
+	a, _ := newAlias(t, "example.org", "record * target.example\nupstream "+up.Addr, zoneFile(t, nil))
+	w := &test.ResponseWriter{}
+	for i := range 3 * maxWildcards {
+		a.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion(fmt.Sprintf("n%d.example.org.", i), dns.TypeA))
+	}
+	a.wildcards.CleanUp()
+	if n := a.wildcards.EstimatedSize(); n > maxWildcards {
+		t.Errorf("%d answers are kept", n)
+	}
+	if n := up.AskedAll(); n != 1 {
+		t.Errorf("%d lookups", n)
+	}
+}
+
+// A failure is not worked out anew for each query of a second either.
+func TestFailureAsksRarely(t *testing.T) {
+	up, backend := fake.New(t, fake.Rcode(dns.RcodeRefused)), &countingBackend{authoritative: true}
+	a, c := newAlias(t, "example.org", "record @ target.example\nupstream "+up.Addr, backend)
+	for want := range int32(2) {
+		for range 100 {
+			query(t, a, "example.org.", dns.TypeA)
+		}
+		// For the address, and for the SOA record.
+		if n := backend.queries.Load(); n != 2*(want+1) {
+			t.Errorf("the backend was asked %d times, want %d", n, 2*(want+1))
+		}
+		c.Advance(time.Second)
 	}
 }
 
@@ -219,7 +321,7 @@ func (tc queryTest) check(t *testing.T, h plugin.Handler) {
 	if m.Rcode != tc.rcode {
 		t.Errorf("rcode %s, want %s", dns.RcodeToString[m.Rcode], dns.RcodeToString[tc.rcode])
 	}
-	if !m.Authoritative || !m.Response || m.Truncated || m.RecursionAvailable {
+	if !m.Authoritative || !m.Response || m.Truncated || m.RecursionAvailable || !m.RecursionDesired {
 		t.Errorf("flags: %v", m.MsgHdr)
 	}
 	if m.Question[0].Name != tc.name {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
@@ -43,9 +44,26 @@ type holding struct {
 // own reports whether the backend answers with data of its own, and not with a referral or what it got elsewhere.
 func (h holding) own() bool { return h.m != nil && h.m.Authoritative }
 
-// exists reports whether the backend itself has the name.
-func (h holding) exists() bool {
-	return h.own() && !h.wildcard && (h.m.Rcode != dns.RcodeNameError || len(h.m.Answer) > 0)
+// exists reports whether the backend's zone has the name, which is in zone, or has delegated it.
+func (h holding) exists(zone string) bool {
+	switch {
+	case h.m == nil, h.wildcard:
+		return false
+	case h.m.Authoritative:
+		return h.m.Rcode != dns.RcodeNameError || len(h.m.Answer) > 0
+	}
+	return h.m.Rcode == dns.RcodeSuccess && len(h.m.Answer) == 0 && slices.ContainsFunc(h.m.Ns, func(rr dns.RR) bool {
+		h := rr.Header()
+		return h.Rrtype == dns.TypeNS && dns.IsSubDomain(zone, h.Name) && !strings.EqualFold(zone, h.Name)
+	})
+}
+
+// validFor returns how long h is good.
+func (h holding) validFor() time.Duration {
+	if h.own() {
+		return ownFor
+	}
+	return foreignFor
 }
 
 // ask puts a question to the backend, and waits for it as long as for an upstream. What the holding has belongs to
@@ -83,6 +101,22 @@ func (a *Alias) ask(name string, qtype uint16) holding {
 // soa returns a copy of the SOA record of the backend's zone that name is in, or nil.
 func (a *Alias) soa(name string) *dns.SOA {
 	h := a.ask(name, dns.TypeSOA)
+	if soa := h.soa(name); soa != nil || h.m == nil {
+		return soa
+	}
+	// A CNAME or a delegation at the name hides it.
+	apex := a.zones.match(name)
+	if off, end := dns.NextLabel(name, 0); apex == "." && !end {
+		apex = name[off:]
+	}
+	if apex == name {
+		return nil
+	}
+	return a.ask(apex, dns.TypeSOA).soa(name)
+}
+
+// soa returns a copy of the SOA record in h of a zone that name is in, or nil.
+func (h holding) soa(name string) *dns.SOA {
 	if h.m == nil {
 		return nil
 	}
@@ -113,7 +147,7 @@ func (a *Alias) locate(target string, qtype uint16, limit uint32) (destination, 
 		if r == nil || r.wildcard {
 			h = a.ask(name, qtype)
 		}
-		if r != nil && !h.exists() {
+		if r != nil && !h.exists(r.zone) {
 			limit = min(limit, r.ttl)
 			if err := c.extend(r.target); err != nil {
 				return destination{}, err

@@ -67,6 +67,18 @@ func (l lifetime) left(e *entry, limit uint32, now time.Time) time.Duration {
 
 func (e *entry) failing() bool { return e.failures > 0 }
 
+// leftAlone returns until when an answer that is not fresh is good, because the target is known to fail: a second, or
+// until somebody is to ask it again.
+func (e *entry) leftAlone(now time.Time) time.Time {
+	if !now.Before(e.retry) {
+		return now
+	}
+	if soon := now.Add(time.Second); soon.Before(e.retry) {
+		return soon
+	}
+	return e.retry
+}
+
 // nothing stands for no entry.
 var nothing = new(entry)
 
@@ -196,6 +208,9 @@ func (c *cache) lookup(q question, zone string, e *entry, left time.Duration) (*
 	if f == nil {
 		busy := *e
 		busy.cause = networkFailure("overload", errors.New("too many lookups under way"))
+		if c.ctx.Err() != nil {
+			busy.cause = networkFailure(canceled, nil)
+		}
 		return c.makeDo(&busy, left)
 	}
 	if usable && !first && !f.within(c.grace) {

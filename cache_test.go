@@ -330,6 +330,17 @@ func TestLateToTheLookup(t *testing.T) {
 	})
 }
 
+// What was evicted while a query looked at it is looked up.
+func TestEvictedMeanwhile(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
+		e, _ := a.cache.get(target, noLimit, "example.org.")
+		a.cache.entries.Invalidate(target)
+		if e, status := a.cache.lookup(target, "example.org.", e, -time.Second); status != miss || len(e.addrs) == 0 || r.lookups() != 2 {
+			t.Errorf("status %s, %d lookups", status, r.lookups())
+		}
+	})
+}
+
 // While the first query for a stale answer waits for its attempt, the others wait for a moment only.
 func TestFollowersOfAStaleAnswer(t *testing.T) {
 	inBubble(t, "timeout 500ms", func(t *testing.T, a *Alias, r *fakeResolver) {
@@ -352,7 +363,7 @@ func TestFollowersOfAStaleAnswer(t *testing.T) {
 		}
 		wg.Wait()
 		for i, d := range took {
-			want := max(50*time.Millisecond-time.Duration(i)*20*time.Millisecond, 0)
+			want := max(100*time.Millisecond-time.Duration(i)*20*time.Millisecond, 0)
 			if i == 0 {
 				want = 500 * time.Millisecond
 			}
@@ -371,7 +382,7 @@ func TestFollowersOfAFreshAnswer(t *testing.T) {
 	inBubble(t, "timeout 500ms", func(t *testing.T, a *Alias, r *fakeResolver) {
 		ask(t, a)
 		time.Sleep(time.Hour)
-		r.delay = 30 * time.Millisecond
+		r.delay = 80 * time.Millisecond
 		r.say(outcome{addrs2, 300}, nil)
 		var wg sync.WaitGroup
 		for range 10 {

@@ -80,10 +80,13 @@ func (a *Alias) stop() {
 	})
 }
 
-// prime starts to resolve the records of the instances that have not begun with it.
+// prime starts to resolve the records of the instances that have not begun with it. It holds the lock so that none of
+// them is removed, and waits for its lookups, meanwhile.
 func (is *instances) prime() {
-	for _, a := range is.all() {
-		if a.begun.CompareAndSwap(false, true) {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	for p := range is.set {
+		if a := p.Value(); a != nil && a.begun.CompareAndSwap(false, true) {
 			a.priming.Go(a.prime)
 		}
 	}
@@ -112,7 +115,7 @@ func (a *Alias) primeRecord(r *record, qtype uint16) {
 	d, err := a.locate(r.target, qtype, r.ttl)
 	switch {
 	case err != nil: // and so it will be until the Corefile or the zone changes
-		log.Warningf("Alias %s %s fails: %v", r.owner, dns.TypeToString[qtype], err)
+		a.cache.tell(log.Warningf, "Alias %s %s fails: %v", r.owner, dns.TypeToString[qtype], err)
 	case d.own == nil:
 		a.cache.prime(d.question, r.zone)
 	}

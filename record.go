@@ -15,21 +15,17 @@ type record struct {
 	ttl      uint32 // caps the TTL of the answer, in seconds
 	wildcard bool
 
-	// What A and AAAA queries for owner are answered with in this second. A wildcard keeps none: the names
-	// under it are the clients' choice, and so would be the memory.
+	// What A and AAAA queries for owner are answered with in this second, by family. For a wildcard it depends on
+	// the name that was asked for, and is kept elsewhere.
 	answers [2]atomic.Pointer[answer]
 }
 
-// kept returns where the answer for name and qtype is kept while it is current, nil when it is not kept.
-func (r *record) kept(qtype uint16) *atomic.Pointer[answer] {
-	switch {
-	case r.wildcard:
-		return nil
-	case qtype == dns.TypeA:
-		return &r.answers[0]
-	default:
-		return &r.answers[1]
+// family returns the place of the address type in a record's answers.
+func family(qtype uint16) int {
+	if qtype == dns.TypeA {
+		return 0
 	}
+	return 1
 }
 
 // zones is the set of zones that the plugin applies to, lower case and fully qualified.

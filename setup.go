@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coredns/caddy"
@@ -19,6 +20,7 @@ import (
 	"github.com/coredns/coredns/plugin/pkg/parse"
 	"github.com/coredns/coredns/plugin/pkg/transport"
 
+	"github.com/maypok86/otter/v2"
 	"github.com/miekg/dns"
 )
 
@@ -51,7 +53,23 @@ func setup(c *caddy.Controller) error {
 			strings.Join(cfg.to, " "), cfg.timeout)
 		return nil
 	})
+	// When the process ends, the servers may go on for a while: health's lameduck. After a restart they are stopped.
+	var restarting atomic.Bool
+	c.OnRestart(func() error {
+		restarting.Store(true)
+		return nil
+	})
+	c.OnRestartFailed(func() error {
+		restarting.Store(false)
+		return nil
+	})
 	c.OnShutdown(func() error {
+		if restarting.Load() {
+			a.stop()
+		}
+		return nil
+	})
+	c.OnFinalShutdown(func() error {
 		a.stop()
 		return nil
 	})
@@ -150,9 +168,11 @@ func (cfg *config) parseZones(c *caddy.Controller) error {
 		}
 	}
 	cfg.origins = plugin.OriginsFromArgsOrServerBlock(args, c.ServerBlockKeys)
-	for _, origin := range cfg.origins {
+	cfg.origins = slices.DeleteFunc(cfg.origins, func(origin string) bool { // one zone may have several listeners
+		_, twice := cfg.zones[origin]
 		cfg.zones[origin] = struct{}{}
-	}
+		return twice
+	})
 	cfg.records = newRecords(cfg.zones)
 	return nil
 }
@@ -292,6 +312,9 @@ func (cfg *config) setRecord(args []string) error {
 // or without the final dot.
 func (cfg *config) ownerName(arg string) (string, error) {
 	name := strings.ToLower(arg)
+	if name == "" {
+		return "", errors.New("'' is not a host name")
+	}
 	if relative := !strings.HasSuffix(name, ".") && (name == "@" || cfg.zones.match(name+".") == ""); relative {
 		if len(cfg.origins) != 1 {
 			return "", fmt.Errorf("'%s' is relative, but there are %d zones: write it in full, with a final dot", arg, len(cfg.origins))
@@ -302,6 +325,9 @@ func (cfg *config) ownerName(arg string) (string, error) {
 	if name == "." {
 		return name, nil
 	}
+	if len(name) > maxName {
+		return "", fmt.Errorf("'%s' is too long for a name", name)
+	}
 	labels := strings.TrimPrefix(name, "*.")
 	if labels == "" { // the wildcard of the root
 		return name, nil
@@ -311,8 +337,11 @@ func (cfg *config) ownerName(arg string) (string, error) {
 
 // targetName returns the fully qualified name that TARGET stands for.
 func targetName(arg string) (string, error) {
-	if _, err := netip.ParseAddr(arg); err == nil {
+	if _, err := netip.ParseAddr(strings.TrimSuffix(arg, ".")); err == nil {
 		return "", fmt.Errorf("'%s' is an address and no host name: give the owner an A or AAAA record instead", arg)
+	}
+	if arg == "" {
+		return "", errors.New("'' is not a host name")
 	}
 	name := dns.Fqdn(strings.ToLower(arg))
 	return name, checkHostName(name)
@@ -321,7 +350,7 @@ func targetName(arg string) (string, error) {
 // checkHostName returns an error unless name is a host name (RFC 1123, section 2.1) that is short enough. The
 // underscore is let through: names in use have it.
 func checkHostName(name string) error {
-	if len(name) > 254 { // with the final dot: 255 octets on the wire (RFC 1035, section 2.3.4)
+	if len(name) > maxName {
 		return fmt.Errorf("'%s' is too long for a name", name)
 	}
 	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
@@ -334,6 +363,9 @@ func checkHostName(name string) error {
 	}
 	return nil
 }
+
+// maxName is the length of the longest name, with its final dot: 255 octets on the wire (RFC 1035, section 2.3.4).
+const maxName = 254
 
 const ldh = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
@@ -444,6 +476,7 @@ func (cfg *config) build() *Alias {
 		upstreams: us,
 		cache:     cfg.buildCache(us.resolve),
 		lifetime:  cfg.lifetime,
+		wildcards: otter.Must(&otter.Options[question, *answer]{MaximumSize: maxWildcards}),
 		timeout:   cfg.timeout,
 		staleTTL:  cfg.staleTTL,
 		onFailure: cfg.onFailure,
@@ -456,7 +489,7 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 	c := newCache(cfg.size, cfg.concurrent)
 	c.lifetime = cfg.lifetime
 	c.retries = cfg.retries
-	c.grace = cfg.timeout / 10
+	c.grace = cfg.timeout / 5
 	c.resolve = resolve
 	return c
 }

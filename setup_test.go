@@ -109,6 +109,7 @@ func TestOwnerNames(t *testing.T) {
 		{".", "*", "*."},
 		{"2.0.192.in-addr.arpa", "1", "1.2.0.192.in-addr.arpa."},
 		{"192.0.2.0/24", "1", "1.2.0.192.in-addr.arpa."},
+		{"example.org EXAMPLE.org.", "@", "example.org."},
 	} {
 		cfg, err := parseBlock(tc.zones, "upstream 192.0.2.1\nrecord "+tc.name+" target.example")
 		if err != nil {
@@ -169,6 +170,10 @@ func TestParseErrors(t *testing.T) {
 		{"example.org", "record @ " + long + ".example", []string{":2 ", "record:", long, "63 characters"}},
 		{"example.org", "record @ " + tooLong, []string{":2 ", "record:", tooLong, "too long"}},
 		{"example.org", "record @ 192.0.2.1", []string{":2 ", "record:", "'192.0.2.1' is an address"}},
+		{"example.org", "record @ 192.0.2.1.", []string{":2 ", "record:", "'192.0.2.1.' is an address"}},
+		{"example.org", `record @ ""`, []string{":2 ", "record:", "'' is not a host name"}},
+		{".", `record "" a.example`, []string{":2 ", "record:", "'' is not a host name"}},
+		{".", "record *." + tooLong[:252] + ". a.example", []string{":2 ", "record:", "'*.abc", "too long"}},
 		{"example.org", "record @ 2001:db8::1", []string{":2 ", "record:", "'2001:db8::1' is an address"}},
 		{"example.org", "record a.*.b a.example", []string{":2 ", "record:", "'a.*.b.example.org.' is not a host name"}},
 		{"example.org", "record w%w a.example", []string{":2 ", "record:", "'w%w.example.org.' is not a host name"}},

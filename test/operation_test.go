@@ -562,3 +562,21 @@ func (c *crowd) wait(patience time.Duration) error {
 	}
 	return nil
 }
+
+// While the health plugin holds up the end, what was remembered goes on being renewed.
+func TestLameduck(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, upstream.Zone("app.hosting.example. 1 IN A 203.0.113.80"))
+	port := freePort(t)
+	server := serve(t, port, block("example.org", port, "record @ app.hosting.example\nmin_ttl 1s\nstale 0\nupstream "+up.Addr,
+		"health "+local(freePort(t))+" {\nlameduck 4s\n}"))
+	checkRecords(t, query(t, server.addr, "udp", "example.org.", dns.TypeA).Answer, "example.org. 1 IN A 203.0.113.80")
+	server.signal(t, syscall.SIGTERM)
+	eventually(t, 2*time.Second, "the server is told to end", func() bool { return server.logged(t, "SIGTERM") > 0 })
+	time.Sleep(1500 * time.Millisecond) // past the TTL
+	before := up.Asked("app.hosting.example.", dns.TypeA)
+	checkRecords(t, query(t, server.addr, "udp", "example.org.", dns.TypeA).Answer, "example.org. 1 IN A 203.0.113.80")
+	if up.Asked("app.hosting.example.", dns.TypeA) == before {
+		t.Error("The target was not looked up")
+	}
+}
