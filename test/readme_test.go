@@ -33,7 +33,9 @@ func TestDocumentedCorefiles(t *testing.T) {
 			t.Parallel()
 			port := freePort(t)
 			conf := filepath.Join(t.TempDir(), "Corefile")
-			write(t, conf, onLoopback(corefile, port))
+			resolv := filepath.Join(t.TempDir(), "resolv.conf")
+			write(t, resolv, "nameserver 127.0.0.1\n")
+			write(t, conf, strings.ReplaceAll(onLoopback(corefile, port), "/etc/resolv.conf", resolv))
 			server := startServer(t, port, "..", conf)
 			if strings.Contains(corefile, "example.com.zone") {
 				checkRecords(t, query(t, server.addr, "udp", "example.com.", dns.TypeMX).Answer, "example.com. 3600 IN MX 10 mail.example.com.")
@@ -42,8 +44,10 @@ func TestDocumentedCorefiles(t *testing.T) {
 	}
 }
 
-// onLoopback returns corefile with its servers at port of a loopback address, and its other listeners at any.
+// onLoopback returns corefile with its servers at port of a loopback address, its other listeners at any port, and its
+// resolvers on loopback too.
 func onLoopback(corefile, port string) string {
+	corefile = regexp.MustCompile(`tls://[0-9.]+`).ReplaceAllString(corefile, "tls://127.0.0.1")
 	corefile = regexp.MustCompile(`127\.0\.0\.1:(9153|8181)`).ReplaceAllString(corefile, "127.0.0.1:0")
 	corefile = strings.ReplaceAll(corefile, "    bind 127.0.0.1\n", "")
 	return regexp.MustCompile(`(?m)^[^#\s].*\{$`).ReplaceAllStringFunc(corefile, func(head string) string {
