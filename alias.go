@@ -181,6 +181,9 @@ func (a *Alias) resolve(q question, rec *record, now time.Time) *answer {
 	if status == failed {
 		return a.fail(q, e.cause, e.leftAlone(now))
 	}
+	if d.links+e.links > maxLinks {
+		return a.fail(q, tooLong(), now.Add(ownFor))
+	}
 	left := a.lifetime.left(e, d.limit, now)
 	if status == stale || left <= 0 {
 		return a.makeStale(q, e, now, left)

@@ -480,6 +480,21 @@ func TestTargetInside(t *testing.T) {
 	}
 }
 
+// The links inside ZONES and those outside are of one chain.
+func TestLinksOnBothSides(t *testing.T) {
+	up := fake.New(t, fake.Zone(links(10)...))
+	var records strings.Builder
+	for i := range 7 {
+		fmt.Fprintf(&records, "record a%d a%d.example.org\n", i, i+1)
+	}
+	a, _ := newAlias(t, "example.org", records.String()+"record a7 target.example\nupstream "+up.Addr, nil)
+	for name, want := range map[string]int{"a2": 1, "a1": 1, "a0": 0} { // from a1 to the target there are 6 links
+		if m := query(t, a, name+".example.org.", dns.TypeA); len(m.Answer) != want {
+			t.Errorf("%s: %d addresses, want %d", name, len(m.Answer), want)
+		}
+	}
+}
+
 // Without a backend there is nobody to ask but the upstream, and no SOA record.
 func TestNoBackend(t *testing.T) {
 	up := fake.New(t, fake.Zone("app.example.org. 300 IN A "+v4))

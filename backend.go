@@ -133,6 +133,7 @@ func (h holding) soa(name string) *dns.SOA {
 type destination struct {
 	question          // what to ask upstream, unless own is set
 	limit    uint32   // the smallest TTL on the way
+	links    int      // how many links there are to it
 	own      *outcome // what this server's own data says; good for a second
 }
 
@@ -163,7 +164,7 @@ func (a *Alias) locate(target string, qtype uint16, limit uint32) (destination, 
 		case err != nil:
 			return destination{}, err
 		case len(addrs) > 0:
-			return destination{limit: limit, own: &outcome{addrs, limit}}, nil
+			return destination{limit: limit, own: &outcome{addrs: addrs, ttl: limit}}, nil
 		case c.end() != name:
 			continue
 		case h.m.Rcode == dns.RcodeSuccess, h.m.Rcode == dns.RcodeNameError:
@@ -171,7 +172,7 @@ func (a *Alias) locate(target string, qtype uint16, limit uint32) (destination, 
 		}
 		break
 	}
-	return destination{question: question{c.end(), qtype}, limit: limit}, nil
+	return destination{question: question{c.end(), qtype}, limit: limit, links: c.links()}, nil
 }
 
 // inside reports whether name is in ZONES. The root zone does not count.

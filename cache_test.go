@@ -73,7 +73,7 @@ func inBubble(t *testing.T, properties string, f func(t *testing.T, a *Alias, r 
 	a := cfg.build()
 	a.Next = zoneFile(t, nil)
 	synctest.Test(t, func(t *testing.T) {
-		r := &fakeResolver{out: outcome{addrs1, 300}}
+		r := &fakeResolver{out: outcome{addrs: addrs1, ttl: 300}}
 		a.cache = cfg.buildCache(r.resolve)
 		defer a.cache.stop()
 		f(t, a, r)
@@ -130,7 +130,7 @@ func ask(t *testing.T, a *Alias) (status string, ttl uint32, addrs string) {
 
 func TestTiming(t *testing.T) {
 	const s = time.Second
-	is := func(addrs []byte, ttl uint32) *outcome { return &outcome{addrs, ttl} }
+	is := func(addrs []byte, ttl uint32) *outcome { return &outcome{addrs: addrs, ttl: ttl} }
 	for name, tc := range map[string]struct {
 		properties string
 		steps      []step
@@ -383,7 +383,7 @@ func TestFollowersOfAFreshAnswer(t *testing.T) {
 		ask(t, a)
 		time.Sleep(time.Hour)
 		r.delay = 80 * time.Millisecond
-		r.say(outcome{addrs2, 300}, nil)
+		r.say(outcome{addrs: addrs2, ttl: 300}, nil)
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
@@ -400,7 +400,7 @@ func TestFollowersOfAFreshAnswer(t *testing.T) {
 func TestPopularNameNeverWaits(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		r.delay = 450 * time.Millisecond
-		r.say(outcome{addrs1, 5}, nil)
+		r.say(outcome{addrs: addrs1, ttl: 5}, nil)
 		ask(t, a)
 		for range 60 * 50 {
 			time.Sleep(20 * time.Millisecond)
@@ -511,13 +511,13 @@ func TestAddressChanges(t *testing.T) {
 			err  error
 			want float64
 		}{
-			{out: outcome{two, 60}}, // the first answer is no change
-			{out: outcome{owt, 50}},
-			{out: outcome{addrs1, 60}, want: 1},
+			{out: outcome{addrs: two, ttl: 60}}, // the first answer is no change
+			{out: outcome{addrs: owt, ttl: 50}},
+			{out: outcome{addrs: addrs1, ttl: 60}, want: 1},
 			{err: errDown},
-			{out: outcome{addrs1, 60}},
-			{out: outcome{nil, 60}, want: 1},
-			{out: outcome{addrs1, 60}, want: 1},
+			{out: outcome{addrs: addrs1, ttl: 60}},
+			{out: outcome{addrs: nil, ttl: 60}, want: 1},
+			{out: outcome{addrs: addrs1, ttl: 60}, want: 1},
 		} {
 			r.say(tc.out, tc.err)
 			if got := counted(t, changes, func() { ask(t, a) }); got != tc.want {

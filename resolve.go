@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// maxLinks is how many CNAME records a chain may have.
+	// maxLinks is how many CNAME records and aliases a chain may have.
 	maxLinks = 16
 
 	// How long a negative answer is remembered, in seconds: what its SOA record says within these bounds, and
@@ -35,6 +35,7 @@ func (q question) String() string { return q.name + " " + dns.TypeToString[q.qty
 type outcome struct {
 	addrs []byte // the addresses one after the other, 4 or 16 bytes each; empty: the target has none (NODATA)
 	ttl   uint32 // in seconds, as received: of the chain, or of the negative answer
+	links int    // how many CNAME records led to the addresses
 }
 
 // failure is the error of a lookup that ended without a usable answer.
@@ -136,6 +137,9 @@ func newChain(target string) *chain { return &chain{names: []string{target}, ttl
 // end is the last name of the chain.
 func (c *chain) end() string { return c.names[len(c.names)-1] }
 
+// links is how many links the chain has.
+func (c *chain) links() int { return len(c.names) - 1 }
+
 // follow extends the chain with the CNAME records of answer, which may be in any order, and returns the
 // addresses of its end, none when answer has none.
 func (c *chain) follow(answer []dns.RR, qtype uint16) ([]byte, error) {
@@ -160,12 +164,14 @@ func (c *chain) extend(target string) error {
 	switch {
 	case slices.Contains(c.names, target):
 		return unusable("loop", fmt.Errorf("%s leads back to itself", target))
-	case len(c.names) > maxLinks:
-		return unusable("loop", fmt.Errorf("more than %d links", maxLinks))
+	case c.links() == maxLinks:
+		return tooLong()
 	}
 	c.names = append(c.names, target)
 	return nil
 }
+
+func tooLong() *failure { return unusable("loop", fmt.Errorf("more than %d links", maxLinks)) }
 
 // addresses returns the addresses that answer has for the end of the chain, each once.
 func (c *chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
@@ -211,7 +217,7 @@ func (c *chain) read(m *dns.Msg, qtype uint16) (o outcome, done bool, err error)
 		// The code is about the end of the chain (RFC 6604, section 3).
 		return outcome{ttl: negativeTTL(soa)}, true, nil
 	case len(addrs) > 0:
-		return outcome{addrs, c.ttl}, true, nil
+		return outcome{addrs, c.ttl, c.links()}, true, nil
 	case soa == nil && c.end() != asked:
 		return outcome{}, false, nil
 	case soa == nil && hasType(m.Ns, dns.TypeNS):
