@@ -32,11 +32,11 @@ const (
 
 	// maxWildcards is how many answers for names under wildcards are kept, for ownFor each.
 	maxWildcards = 10_000
-)
 
-// maxEmptyTTL is the TTL in seconds of the SOA record beside an empty result that stands for a failure: resolvers
-// are to forget it quickly.
-const maxEmptyTTL = 5
+	// maxEmptyTTL is the TTL in seconds of the SOA record beside an empty result that stands for a failure:
+	// resolvers are to forget it quickly.
+	maxEmptyTTL = 5
+)
 
 // Alias is the plugin of one server block. It is safe for concurrent use once it is started.
 type Alias struct {
@@ -48,17 +48,13 @@ type Alias struct {
 
 	upstreams *upstreams
 	cache     *cache
-	lifetime  lifetime
 
 	// wildcards has the answers for names that a wildcard made exist. They are the clients' choice, so there is a
 	// bound to them.
 	wildcards *otter.Cache[question, *answer]
 
-	timeout   time.Duration // of one attempt
-	staleTTL  uint32        // TTL of stale answers, in seconds
-	onFailure int           // the response code when nothing can be answered: NOERROR or SERVFAIL
-
-	now func() time.Time
+	staleTTL  uint32 // TTL of stale answers, in seconds
+	onFailure int    // the response code when nothing can be answered: NOERROR or SERVFAIL
 
 	started  time.Time
 	begun    atomic.Bool    // the servers listen, and the lookups at start-up have begun
@@ -88,7 +84,7 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return a.passExisting(ctx, w, r)
 	}
 
-	now, kept := a.now(), a.kept(rec, q)
+	now, kept := a.cache.now(), a.kept(rec, q)
 	if kept == nil || !now.Before(kept.until) {
 		ans := a.answer(q, rec, kept, now)
 		a.keep(rec, q, ans)
@@ -174,17 +170,17 @@ func (a *Alias) resolve(q question, rec *record, now time.Time) *answer {
 		return a.fail(q, asFailure(err), now.Add(ownFor))
 	}
 	if d.own != nil {
-		return a.make(q, d.own, miss, a.lifetime.clamp(d.own.ttl), now.Add(ownFor))
+		return a.make(q, d.own, miss, a.cache.clamp(d.own.ttl), now.Add(ownFor))
 	}
 	e, status := a.cache.get(d.question, d.limit, rec.zone)
-	now = a.now()
+	now = a.cache.now()
 	if status == failed {
 		return a.fail(q, e.cause, e.leftAlone(now))
 	}
 	if d.links+e.links > maxLinks {
 		return a.fail(q, tooLong(), now.Add(ownFor))
 	}
-	left := a.lifetime.left(e, d.limit, now)
+	left := a.cache.left(e, d.limit, now)
 	if status == stale || left <= 0 {
 		return a.makeStale(q, e, now, left)
 	}
@@ -299,7 +295,7 @@ func explain(r *dns.Msg, ans *answer) []dns.RR {
 func (a *Alias) count(ctx context.Context, rec *record, ans *answer) {
 	a.counters(vantage{metrics.WithServer(ctx), rec.zone})[ans.status].Inc()
 	if ans.status == stale {
-		staleAge.Observe(a.now().Sub(ans.expired).Seconds())
+		staleAge.Observe(a.cache.now().Sub(ans.expired).Seconds())
 	}
 	if metadata.ValueFuncs(ctx) != nil {
 		status := ans.status

@@ -59,7 +59,7 @@ func newAlias(t testing.TB, zones, properties string, next plugin.Handler) (*Ali
 		t.Fatal(err)
 	}
 	a, c := cfg.build(), &clock{now: time.Now()}
-	a.Next, a.now, a.cache.now = next, c.Now, c.Now
+	a.Next, a.cache.now = next, c.Now
 	a.start()
 	t.Cleanup(a.stop)
 	return a, c

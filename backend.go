@@ -88,7 +88,7 @@ func (a *Alias) ask(name string, qtype uint16) holding {
 		plugin.NextOrFailure(a.Name(), a.Next, ctx, w, m)
 		answers <- holding{w.Msg, metadata.ValueFunc(ctx, "zone/wildcard") != nil}
 	}()
-	patience := time.NewTimer(a.timeout)
+	patience := time.NewTimer(a.upstreams.timeout)
 	defer patience.Stop()
 	select {
 	case h := <-answers:

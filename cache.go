@@ -104,9 +104,9 @@ type resolveFunc func(ctx context.Context, q question, attempts int) (outcome, e
 type cache struct {
 	lifetime
 	resolve resolveFunc
-	retries int           // further attempts when nothing is remembered
-	grace   time.Duration // how long a query with a stale answer at hand waits for somebody else's lookup
-	now     func() time.Time
+	retries int              // further attempts when nothing is remembered
+	grace   time.Duration    // how long a query with a stale answer at hand waits for somebody else's lookup
+	now     func() time.Time // the clock of all that ages
 
 	entries *otter.Cache[question, *entry]
 
@@ -257,7 +257,7 @@ func (c *cache) refresh(q question, zone string, e *entry, attempts int) {
 // prime looks q up in the background, as soon as there is room, unless it is remembered. It returns when that is
 // done or the cache is stopped.
 func (c *cache) prime(q question, zone string) {
-	for c.ctx.Err() == nil && c.load(q) == nothing {
+	for c.ctx.Err() == nil {
 		if f, _ := c.fly(q, zone, nothing, c.attempts(false), c.background, c.lookups); f != nil {
 			<-f.done
 			return

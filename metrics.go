@@ -42,7 +42,7 @@ var (
 		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
 		Help:                        "Histogram of the time each request to an upstream took.",
 	}, []string{"to"})
-	// refreshesCount counts the background lookups of queried answers.
+	// refreshesCount counts the lookups that no client waits for, those at start-up included.
 	refreshesCount = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: subsystem,

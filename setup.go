@@ -475,12 +475,9 @@ func (cfg *config) build() *Alias {
 		records:   cfg.records,
 		upstreams: us,
 		cache:     cfg.buildCache(us.resolve),
-		lifetime:  cfg.lifetime,
 		wildcards: otter.Must(&otter.Options[question, *answer]{MaximumSize: maxWildcards}),
-		timeout:   cfg.timeout,
 		staleTTL:  cfg.staleTTL,
 		onFailure: cfg.onFailure,
-		now:       time.Now,
 	}
 }
 
