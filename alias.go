@@ -6,7 +6,6 @@ import (
 	"context"
 	"maps"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,9 +29,6 @@ const (
 	// foreignFor is how long it is good that the backend has no data of its own for a name.
 	foreignFor = 30 * time.Second
 
-	// maxWildcards is how many answers for names under wildcards are kept, for ownFor each.
-	maxWildcards = 10_000
-
 	// maxEmptyTTL is the TTL in seconds of the SOA record beside an empty result that stands for a failure:
 	// resolvers are to forget it quickly.
 	maxEmptyTTL = 5
@@ -40,7 +36,7 @@ const (
 
 // Alias is the plugin of one server block. It is safe for concurrent use once it is started.
 type Alias struct {
-	// Next is what holds the other data of the zones. It may be nil.
+	// Next is what holds the other data of the zones, and aliases too. It may be nil.
 	Next plugin.Handler
 
 	zones   zones
@@ -48,13 +44,14 @@ type Alias struct {
 
 	upstreams *upstreams
 	cache     *cache
+	slots     *otter.Cache[spot, *slot]
 
-	// wildcards has the answers for names that a wildcard made exist. They are the clients' choice, so there is a
-	// bound to them.
-	wildcards *otter.Cache[question, *answer]
-
-	staleTTL  uint32 // TTL of stale answers, in seconds
-	onFailure int    // the response code when nothing can be answered: NOERROR or SERVFAIL
+	staleTTL   uint32 // TTL of stale answers, in seconds
+	onFailure  int    // the response code when nothing can be answered: NOERROR or SERVFAIL
+	targetFrom string // the metadata label that has the target for a query, or ""
+	flatten    flatten
+	text       bool // TXT records say where aliases lead
+	signs      bool // dnssec is in the server block
 
 	started  time.Time
 	begun    atomic.Bool    // the servers listen, and the lookups at start-up have begun
@@ -62,6 +59,7 @@ type Alias struct {
 	priming  sync.WaitGroup // the lookups at start-up
 	stopping sync.Once
 	vantages atomic.Pointer[map[vantage]*counters]
+	told     told
 }
 
 var _ plugin.Handler = (*Alias)(nil)
@@ -69,58 +67,98 @@ var _ plugin.Handler = (*Alias)(nil)
 // Name implements plugin.Handler.
 func (a *Alias) Name() string { return "alias" }
 
+// incoming is a client's question, with what its answer depends on.
+type incoming struct {
+	spot
+	record *record // the record that the name has, by itself or from a wildcard, or nil
+	exists bool    // the name exists because of a record or of a label
+}
+
 // ServeDNS implements plugin.Handler.
 func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	state := request.Request{W: w, Req: r}
 	if r.Opcode != dns.OpcodeQuery || state.QClass() != dns.ClassINET {
 		return plugin.NextOrFailure(a.Name(), a.Next, ctx, w, r)
 	}
-	q := question{state.Name(), state.QType()}
-	rec, exists := a.records.find(q.name)
+	q := incoming{spot: spot{question: question{state.Name(), state.QType()}}}
+	q.record, q.exists = a.records.find(q.name)
+	if a.targetFrom != "" {
+		q.target = a.labelled(ctx, q.name)
+		q.exists = q.exists || q.target != ""
+	}
 	switch {
-	case !exists:
+	case a.text && q.qtype == dns.TypeTXT:
+		text := q // which may not stay on the stack, as q does
+		return a.pass(ctx, textWriter{w, a, &text}, r, &q)
+	case !isAddress(q.qtype):
+		return a.pass(ctx, w, r, &q)
+	}
+
+	kept := a.kept(&q)
+	if kept != nil && a.cache.now().Before(kept.until) {
+		return a.write(ctx, w, r, kept)
+	}
+	al, basis := a.find(&q, kept != nil)
+	if al == nil {
+		return a.passAddress(ctx, w, r, &q)
+	}
+	return a.write(ctx, w, r, a.renew(&q, al, basis))
+}
+
+// find returns the alias that q is answered with, and what the backend said that makes it so, or nil if it has no say.
+// It is nil when the backend is to be asked with the client's own query, because it had no alias a moment ago.
+func (a *Alias) find(q *incoming, had bool) (al *alias, basis *holding) {
+	if q.record != nil {
+		if h, ok := a.inForce(q.record, q.question); ok {
+			return &q.record.alias, h
+		}
+	}
+	if q.target != "" {
+		return &alias{target: q.target, zone: a.zones.match(q.name), ttl: noLimit}, nil
+	}
+	if !had {
+		return nil, nil
+	}
+	h := a.look(q.question)
+	if h.alias == nil {
+		a.slot(q.spot).answer.Store(nil)
+	}
+	return h.alias, h
+}
+
+// inForce reports whether q is answered with r, which its name has: a wildcard stands back where the backend has the name
+// itself. h is what the backend said to that, or nil if it has no say.
+func (a *Alias) inForce(r *record, q question) (h *holding, ok bool) {
+	if !r.wildcard {
+		return nil, true
+	}
+	h = a.look(q)
+	return h, !h.exists(r.zone)
+}
+
+// labelled returns the target that the label of target_from gives for name, or "".
+func (a *Alias) labelled(ctx context.Context, name string) string {
+	value := metadata.ValueFunc(ctx, a.targetFrom)
+	if value == nil || a.zones.match(name) == "" {
+		return ""
+	}
+	text := value()
+	if text == "" {
+		return ""
+	}
+	target, err := targetName(text)
+	if err != nil {
+		a.tellOnce("Label %s: %v", a.targetFrom, err)
+		return ""
+	}
+	return target
+}
+
+// pass hands a query to the backend.
+func (a *Alias) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
+	if !q.exists {
 		return plugin.NextOrFailure(a.Name(), a.Next, ctx, w, r)
-	case rec == nil, q.qtype != dns.TypeA && q.qtype != dns.TypeAAAA:
-		return a.passExisting(ctx, w, r)
 	}
-
-	now, kept := a.cache.now(), a.kept(rec, q)
-	if kept == nil || !now.Before(kept.until) {
-		ans := a.answer(q, rec, kept, now)
-		a.keep(rec, q, ans)
-		kept = ans
-	}
-	if kept.pass {
-		return a.passExisting(ctx, w, r)
-	}
-	return a.write(ctx, w, r, rec, kept)
-}
-
-// kept returns the answer to q that was made last, or nil.
-func (a *Alias) kept(rec *record, q question) *answer {
-	if rec.wildcard {
-		ans, _ := a.wildcards.GetIfPresent(q)
-		return ans
-	}
-	return rec.answers[family(q.qtype)].Load()
-}
-
-// keep keeps ans for the next who ask q.
-func (a *Alias) keep(rec *record, q question, ans *answer) {
-	if ans.status == miss { // for this time only
-		again := *ans
-		again.status = hit
-		ans = &again
-	}
-	if rec.wildcard {
-		a.wildcards.Set(q, ans)
-		return
-	}
-	rec.answers[family(q.qtype)].Store(ans)
-}
-
-// passExisting hands a query for a name that exists because of a record to the backend.
-func (a *Alias) passExisting(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	rcode, err := plugin.NextOrFailure(a.Name(), a.Next, ctx, existingWriter{w}, r)
 	if rcode == dns.RcodeNameError {
 		rcode = dns.RcodeSuccess
@@ -128,8 +166,61 @@ func (a *Alias) passExisting(ctx context.Context, w dns.ResponseWriter, r *dns.M
 	return rcode, err
 }
 
+// passAddress hands an address query to the backend, and answers it when the zone there has an alias for it.
+func (a *Alias) passAddress(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
+	zone := a.zones.match(q.name)
+	if zone == "" {
+		return a.pass(ctx, w, r, q)
+	}
+	held := &heldWriter{ResponseWriter: w, a: a, q: q.question}
+	rcode, err := a.pass(ctx, held, r, q)
+	if held.m == nil {
+		return rcode, err
+	}
+	h := a.look(q.question)
+	if h.alias == nil {
+		w.WriteMsg(held.m)
+		return rcode, err
+	}
+	return a.write(ctx, w, r, a.renew(q, h.alias, h))
+}
+
+// kept returns the answer to q that was made last, or nil.
+func (a *Alias) kept(q *incoming) *answer {
+	if q.record != nil && !q.record.wildcard {
+		return q.record.answers[family(q.qtype)].Load()
+	}
+	if s, ok := a.slots.GetIfPresent(q.spot); ok {
+		return s.answer.Load()
+	}
+	return nil
+}
+
+// renew makes the answer to q, which has al, and keeps it for the next who ask. It is not kept for longer than basis is
+// good, unless that is nil.
+func (a *Alias) renew(q *incoming, al *alias, basis *holding) *answer {
+	ans := a.resolve(q.question, al, a.cache.now())
+	ans.alias = al
+	if basis != nil && ans.until.After(basis.until) {
+		ans.until = basis.until
+	}
+	keep := ans
+	if ans.status == miss { // for this time only
+		again := *ans
+		again.status = hit
+		keep = &again
+	}
+	if q.record != nil && !q.record.wildcard {
+		q.record.answers[family(q.qtype)].Store(keep)
+	} else {
+		a.slot(q.spot).answer.Store(keep)
+	}
+	return ans
+}
+
 // answer is what the response to a query consists of. It is shared between queries, and so are its records.
 type answer struct {
+	alias      *alias
 	status     status
 	until      time.Time // when it is not current any more
 	rcode      int
@@ -137,42 +228,20 @@ type answer struct {
 
 	expired time.Time // when the TTL of a stale answer ran out
 	cause   *failure  // why it is not a fresh answer, or nil
-
-	pass   bool      // the backend has the name of a wildcard's query itself; there is no more in this answer
-	vacant time.Time // until when the backend is known not to have it
 }
 
-// answer makes the answer to q, an address query for a name that has rec. last is the answer before it, or nil.
-func (a *Alias) answer(q question, rec *record, last *answer, now time.Time) *answer {
-	if !rec.wildcard {
-		return a.resolve(q, rec, now)
-	}
-	var vacant time.Time
-	if last != nil && now.Before(last.vacant) {
-		vacant = last.vacant
-	} else {
-		h := a.ask(q.name, q.qtype)
-		if h.exists(rec.zone) {
-			return &answer{pass: true, until: now.Add(ownFor)}
-		}
-		vacant = now.Add(h.validFor())
-	}
-	ans := a.resolve(q, rec, now)
-	ans.vacant = vacant
-	return ans
-}
-
-// resolve makes the answer to q from rec: out of this server's own data, of what is remembered or an upstream says,
+// resolve makes the answer to q from al: out of this server's own data, of what is remembered or an upstream says,
 // and without all these of the backend's own addresses.
-func (a *Alias) resolve(q question, rec *record, now time.Time) *answer {
-	d, err := a.locate(rec.target, q.qtype, rec.ttl)
+func (a *Alias) resolve(q question, al *alias, now time.Time) *answer {
+	d, err := a.locate(al.target, q.qtype, al.ttl)
 	if err != nil {
+		a.tellOnce("Alias %s fails: %v", q, err)
 		return a.fail(q, asFailure(err), now.Add(ownFor))
 	}
 	if d.own != nil {
 		return a.make(q, d.own, miss, a.cache.clamp(d.own.ttl), now.Add(ownFor))
 	}
-	e, status := a.cache.get(d.question, d.limit, rec.zone)
+	e, status := a.cache.get(d.question, d.limit, al.zone)
 	now = a.cache.now()
 	if status == failed {
 		return a.fail(q, e.cause, e.leftAlone(now))
@@ -198,7 +267,7 @@ func (a *Alias) make(q question, o *outcome, s status, ttl uint32, until time.Ti
 	if s != stale {
 		s, ttl = nodata, noLimit
 	}
-	return &answer{status: s, until: until, ns: a.authority(q.name, ttl)}
+	return &answer{status: s, until: until, ns: a.authority(q, ttl)}
 }
 
 // makeStale returns the answer with what e remembers, past its TTL.
@@ -210,20 +279,20 @@ func (a *Alias) makeStale(q question, e *entry, now time.Time, left time.Duratio
 
 // fail returns what a client gets when the lookup failed and nothing is remembered.
 func (a *Alias) fail(q question, cause *failure, until time.Time) *answer {
-	if h := a.ask(q.name, q.qtype); h.m != nil && h.m.Rcode == dns.RcodeSuccess && hasType(h.m.Answer, q.qtype) {
-		return &answer{status: fallback, until: until, answer: slices.Clip(h.m.Answer), cause: cause}
+	if addrs, ttl := a.look(q).addresses(q); len(addrs) > 0 {
+		return &answer{status: fallback, until: until, answer: addressRecords(q, ttl, addrs), cause: cause}
 	}
 	ans := &answer{status: failed, until: until, rcode: a.onFailure, cause: cause}
 	if a.onFailure == dns.RcodeSuccess {
-		ans.ns = a.authority(q.name, maxEmptyTTL)
+		ans.ns = a.authority(q, maxEmptyTTL)
 	}
 	return ans
 }
 
-// authority returns the SOA record that goes with a negative answer for name, with a TTL of at most limit. It is
-// empty when the backend has none.
-func (a *Alias) authority(name string, limit uint32) []dns.RR {
-	soa := a.soa(name)
+// authority returns the SOA record that goes with a negative answer to q, with a TTL of at most limit. It is empty when
+// the backend has none.
+func (a *Alias) authority(q question, limit uint32) []dns.RR {
+	soa := a.soa(q.name)
 	if soa == nil {
 		return nil
 	}
@@ -254,8 +323,8 @@ type message struct {
 }
 
 // write sends ans as the response to r.
-func (a *Alias) write(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, rec *record, ans *answer) (int, error) {
-	a.count(ctx, rec, ans)
+func (a *Alias) write(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, ans *answer) (int, error) {
+	a.count(ctx, ans)
 	m := new(message)
 	m.question[0] = r.Question[0]
 	m.Msg.Question = m.question[:]
@@ -292,15 +361,14 @@ func explain(r *dns.Msg, ans *answer) []dns.RR {
 }
 
 // count tells the metrics and the metadata about ans.
-func (a *Alias) count(ctx context.Context, rec *record, ans *answer) {
-	a.counters(vantage{metrics.WithServer(ctx), rec.zone})[ans.status].Inc()
+func (a *Alias) count(ctx context.Context, ans *answer) {
+	a.counters(vantage{metrics.WithServer(ctx), ans.alias.zone})[ans.status].Inc()
 	if ans.status == stale {
 		staleAge.Observe(a.cache.now().Sub(ans.expired).Seconds())
 	}
 	if metadata.ValueFuncs(ctx) != nil {
-		status := ans.status
-		metadata.SetValueFunc(ctx, "alias/target", func() string { return rec.target })
-		metadata.SetValueFunc(ctx, "alias/status", func() string { return status.String() })
+		metadata.SetValueFunc(ctx, "alias/target", func() string { return ans.alias.target })
+		metadata.SetValueFunc(ctx, "alias/status", func() string { return ans.status.String() })
 	}
 }
 

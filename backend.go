@@ -1,12 +1,17 @@
 package alias
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/coredns/alias/plugin/rdata"
 
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/metadata"
@@ -35,72 +40,97 @@ func (localWriter) TsigStatus() error         { return nil }
 func (localWriter) TsigTimersOnly(bool)       {}
 func (localWriter) Hijack()                   {}
 
-// holding is what the backend has for a name and type.
-type holding struct {
+// reply is what the backend says to a question. What is in it belongs to the backend and must not be changed.
+type reply struct {
 	m        *dns.Msg // nil when the backend gave no response
-	wildcard bool     // m was made from a wildcard
+	wildcard string   // the name of the wildcard that m was made from, or ""
+	late     bool     // the backend was not waited for any longer
+}
+
+// ask puts a question to the backend, and waits for it as long as for an upstream.
+func (a *Alias) ask(name string, qtype uint16) reply {
+	if a.Next == nil {
+		return reply{}
+	}
+	replies := make(chan reply, 1)
+	go func() {
+		defer func() {
+			if r := recover(); r != nil {
+				log.Errorf("Recovered from panic in the backend: %v", r)
+				replies <- reply{}
+			}
+		}()
+		m := new(dns.Msg)
+		m.SetQuestion(name, qtype)
+		if qtype == rdata.TypeALIAS {
+			m.SetEdns0(dns.MaxMsgSize-1, true) // is it signed?
+		}
+		// Without the server in the context file does not look up by itself where a CNAME leads to.
+		ctx := metadata.ContextWithMetadata(context.Background())
+		w := nonwriter.New(localWriter{})
+		plugin.NextOrFailure(a.Name(), a.Next, ctx, w, m)
+		r := reply{m: w.Msg}
+		if wildcard := metadata.ValueFunc(ctx, "zone/wildcard"); wildcard != nil {
+			r.wildcard = wildcard()
+		}
+		replies <- r
+	}()
+	patience := time.NewTimer(a.upstreams.timeout)
+	defer patience.Stop()
+	select {
+	case r := <-replies:
+		return r
+	case <-patience.C:
+		return reply{late: true}
+	}
 }
 
 // own reports whether the backend answers with data of its own, and not with a referral or what it got elsewhere.
-func (h holding) own() bool { return h.m != nil && h.m.Authoritative }
+func (r reply) own() bool { return r.m != nil && r.m.Authoritative }
 
 // exists reports whether the backend's zone has the name, which is in zone, or has delegated it.
-func (h holding) exists(zone string) bool {
+func (r reply) exists(zone string) bool {
 	switch {
-	case h.m == nil, h.wildcard:
+	case r.m == nil, r.wildcard != "":
 		return false
-	case h.m.Authoritative:
-		return h.m.Rcode != dns.RcodeNameError || len(h.m.Answer) > 0
+	case r.m.Authoritative:
+		return r.m.Rcode != dns.RcodeNameError || len(r.m.Answer) > 0
 	}
-	return h.m.Rcode == dns.RcodeSuccess && len(h.m.Answer) == 0 && slices.ContainsFunc(h.m.Ns, func(rr dns.RR) bool {
+	return r.m.Rcode == dns.RcodeSuccess && len(r.m.Answer) == 0 && slices.ContainsFunc(r.m.Ns, func(rr dns.RR) bool {
 		h := rr.Header()
 		return h.Rrtype == dns.TypeNS && dns.IsSubDomain(zone, h.Name) && !strings.EqualFold(zone, h.Name)
 	})
 }
 
-// validFor returns how long h is good.
-func (h holding) validFor() time.Duration {
-	if h.own() {
-		return ownFor
+// addresses returns the addresses that the backend itself has for q, and their TTL in seconds.
+func (r reply) addresses(q question) ([]byte, uint32) {
+	if r.m == nil || r.m.Rcode != dns.RcodeSuccess {
+		return nil, 0
 	}
-	return foreignFor
+	c := newChain(q.name)
+	addrs, err := c.follow(r.m.Answer, q.qtype)
+	if err != nil {
+		return nil, 0
+	}
+	return addrs, c.ttl
 }
 
-// ask puts a question to the backend, and waits for it as long as for an upstream. What the holding has belongs to
-// the backend and must not be changed.
-func (a *Alias) ask(name string, qtype uint16) holding {
-	if a.Next == nil {
-		return holding{}
+// soa returns a copy of the SOA record in r of a zone that name is in, or nil.
+func (r reply) soa(name string) *dns.SOA {
+	if r.m == nil {
+		return nil
 	}
-	answers := make(chan holding, 1)
-	go func() {
-		defer func() {
-			if r := recover(); r != nil {
-				log.Errorf("Recovered from panic in the backend: %v", r)
-				answers <- holding{}
-			}
-		}()
-		m := new(dns.Msg)
-		m.SetQuestion(name, qtype)
-		// Without the server in the context file does not look up by itself where a CNAME leads to.
-		ctx := metadata.ContextWithMetadata(context.Background())
-		w := nonwriter.New(localWriter{})
-		plugin.NextOrFailure(a.Name(), a.Next, ctx, w, m)
-		answers <- holding{w.Msg, metadata.ValueFunc(ctx, "zone/wildcard") != nil}
-	}()
-	patience := time.NewTimer(a.upstreams.timeout)
-	defer patience.Stop()
-	select {
-	case h := <-answers:
-		return h
-	case <-patience.C:
-		return holding{}
+	for _, section := range [][]dns.RR{r.m.Answer, r.m.Ns} {
+		if soa := soaFor(section, name); soa != nil {
+			return dns.Copy(soa).(*dns.SOA)
+		}
 	}
+	return nil
 }
 
 // soa returns a copy of the SOA record of the backend's zone that name is in, or nil.
 func (a *Alias) soa(name string) *dns.SOA {
-	h := a.ask(name, dns.TypeSOA)
+	h := a.look(question{name, dns.TypeSOA})
 	if soa := h.soa(name); soa != nil || h.m == nil {
 		return soa
 	}
@@ -112,73 +142,155 @@ func (a *Alias) soa(name string) *dns.SOA {
 	if apex == name {
 		return nil
 	}
-	return a.ask(apex, dns.TypeSOA).soa(name)
+	return a.look(question{apex, dns.TypeSOA}).soa(name)
 }
 
-// soa returns a copy of the SOA record in h of a zone that name is in, or nil.
-func (h holding) soa(name string) *dns.SOA {
-	if h.m == nil {
+// holding is what the backend has for a question, and is good for a moment. It is not changed.
+type holding struct {
+	reply
+	alias *alias // what the zone has in place of addresses, or nil
+	until time.Time
+}
+
+// slot is what is known for the moment of a question about a name that has no record of its own.
+type slot struct {
+	answer  atomic.Pointer[answer]  // what the last query was answered with
+	holding atomic.Pointer[holding] // what the backend said last
+	asking  sync.Mutex              // held by the one who asks the backend
+}
+
+// spot is what a slot is found by.
+type spot struct {
+	question
+	target string // what target_from says, or ""
+}
+
+// slot returns the slot at p.
+func (a *Alias) slot(p spot) *slot {
+	if s, ok := a.slots.GetIfPresent(p); ok {
+		return s
+	}
+	s, _ := a.slots.SetIfAbsent(p, new(slot))
+	return s
+}
+
+// look returns what the backend has for q. However many want to know, it is asked once, and then not for ownFor, or for
+// foreignFor when it has no data of its own.
+func (a *Alias) look(q question) *holding {
+	s := a.slot(spot{question: q})
+	if h := s.holding.Load(); h != nil && a.cache.now().Before(h.until) {
+		return h
+	}
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	last, now := s.holding.Load(), a.cache.now()
+	if last != nil && now.Before(last.until) {
+		return last
+	}
+	h := a.inquire(q)
+	if h.late && last != nil {
+		h.reply, h.alias = last.reply, last.alias
+	}
+	h.until = now.Add(h.validFor())
+	s.holding.Store(h)
+	return h
+}
+
+// validFor returns how long h is good.
+func (h *holding) validFor() time.Duration {
+	if h.m == nil || h.m.Authoritative || h.alias != nil {
+		return ownFor
+	}
+	return foreignFor
+}
+
+// inquire asks the backend about q, and where it has no such records for what stands for them.
+func (a *Alias) inquire(q question) *holding {
+	h := &holding{reply: a.ask(q.name, q.qtype)}
+	switch {
+	case h.m == nil:
+	case q.qtype == rdata.TypeALIAS:
+		h.alias = a.aliasIn(h.reply, q.name)
+	case !isAddress(q.qtype):
+	case isNodata(h.m):
+		r := a.ask(q.name, rdata.TypeALIAS)
+		h.alias, h.late = a.aliasIn(r, q.name), r.late
+	default:
+		h.alias = a.flattened(h.m, q.name)
+	}
+	return h
+}
+
+// isNodata reports whether m says with authority that the name exists, and has no such records (RFC 2308, section 2.2).
+func isNodata(m *dns.Msg) bool {
+	return m.Authoritative && m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0 && !hasType(m.Ns, dns.TypeNS)
+}
+
+// aliasIn returns the alias that the ALIAS records of name in r make, or nil. Of several the first in canonical order
+// counts.
+func (a *Alias) aliasIn(r reply, name string) *alias {
+	if !r.own() {
 		return nil
 	}
-	for _, section := range [][]dns.RR{h.m.Answer, h.m.Ns} {
-		if soa := soaFor(section, name); soa != nil {
-			return dns.Copy(soa).(*dns.SOA)
-		}
-	}
-	return nil
-}
-
-// destination is where a target leads to inside ZONES: to a name outside, that an upstream knows about, or to data
-// of this server.
-type destination struct {
-	question          // what to ask upstream, unless own is set
-	limit    uint32   // the smallest TTL on the way
-	links    int      // how many links there are to it
-	own      *outcome // what this server's own data says; good for a second
-}
-
-// locate follows target as long as it is inside ZONES, through records and through the backend's CNAMEs. limit is
-// the TTL of the record. The error is a *failure: a cycle, or a chain that is too long.
-func (a *Alias) locate(target string, qtype uint16, limit uint32) (destination, error) {
-	c := newChain(target)
-	for a.inside(c.end()) {
-		name := c.end()
-		r, _ := a.records.find(name)
-		var h holding
-		if r == nil || r.wildcard {
-			h = a.ask(name, qtype)
-		}
-		if r != nil && !h.exists(r.zone) {
-			limit = min(limit, r.ttl)
-			if err := c.extend(r.target); err != nil {
-				return destination{}, err
-			}
+	var first *rdata.ALIAS
+	var ttl uint32
+	several := false
+	for _, rr := range r.m.Answer {
+		al := rdata.Of(rr)
+		if al == nil || !strings.EqualFold(rr.Header().Name, name) {
 			continue
 		}
-		if !h.own() {
-			break
+		several = several || first != nil && al.Compare(first) != 0
+		if first == nil || al.Compare(first) < 0 {
+			first, ttl = al, ttlOf(rr)
 		}
-		addrs, err := c.follow(h.m.Answer, qtype)
-		limit = min(limit, c.ttl)
-		switch {
-		case err != nil:
-			return destination{}, err
-		case len(addrs) > 0:
-			return destination{limit: limit, own: &outcome{addrs: addrs, ttl: limit}}, nil
-		case c.end() != name:
-			continue
-		case h.m.Rcode == dns.RcodeSuccess, h.m.Rcode == dns.RcodeNameError:
-			return destination{limit: limit, own: new(outcome)}, nil
-		}
-		break
 	}
-	return destination{question: question{c.end(), qtype}, limit: limit, links: c.links()}, nil
+	if first == nil {
+		return nil
+	}
+	owner := cmp.Or(r.wildcard, name)
+	if several {
+		a.tellOnce("%s has more than one ALIAS record, and %s is served", owner, first.Target)
+	}
+	a.checkSigned(r.m)
+	return &alias{target: strings.ToLower(first.Target), zone: a.zones.match(name), ttl: ttl}
 }
 
-// inside reports whether name is in ZONES. The root zone does not count.
-func (a *Alias) inside(name string) bool {
-	z := a.zones.match(name)
-	return z != "" && z != "."
+// checkSigned warns of a zone that is signed already: its signatures cannot cover addresses that change.
+func (a *Alias) checkSigned(m *dns.Msg) {
+	for _, rr := range m.Answer {
+		if sig, ok := rr.(*dns.RRSIG); ok && !a.signs {
+			a.tellOnce("Zone %s has aliases and signatures of its own: a validating resolver takes the addresses for bogus; "+
+				"let dnssec sign instead", sig.SignerName)
+		}
+	}
+}
+
+// flatten says which of the backend's CNAME records are aliases.
+type flatten uint8
+
+const (
+	flattenNone flatten = iota
+	flattenApex         // those at the apex of a zone
+	flattenAll
+)
+
+// flattened returns the alias that the CNAME record of name in m is, or nil.
+func (a *Alias) flattened(m *dns.Msg, name string) *alias {
+	cname := cnameOf(m.Answer, name)
+	if cname == nil || a.flatten == flattenNone || a.flatten == flattenApex && !a.isApex(name) {
+		return nil
+	}
+	return &alias{target: strings.ToLower(cname.Target), zone: a.zones.match(name), ttl: ttlOf(cname)}
+}
+
+// isApex reports whether name is one of ZONES, or the apex of a zone that the backend has below them.
+func (a *Alias) isApex(name string) bool {
+	if _, ok := a.zones[name]; ok {
+		return true
+	}
+	soa := a.soa(name)
+	return soa != nil && strings.EqualFold(soa.Hdr.Name, name)
 }
 
 // existingWriter does not let the backend deny a name that exists because of a record: NXDOMAIN becomes NODATA, or
@@ -199,4 +311,21 @@ func (w existingWriter) WriteMsg(m *dns.Msg) error {
 		return rr.Header().Rrtype != dns.TypeSOA && !(signature && sig.TypeCovered == dns.TypeSOA)
 	})
 	return w.ResponseWriter.WriteMsg(&n)
+}
+
+// heldWriter keeps a response to an address query back when an alias may take its place.
+type heldWriter struct {
+	dns.ResponseWriter
+	a *Alias
+	q question
+	m *dns.Msg // the response that was kept back, or nil
+}
+
+// WriteMsg implements dns.ResponseWriter.
+func (w *heldWriter) WriteMsg(m *dns.Msg) error {
+	if isNodata(m) || w.a.flatten != flattenNone && cnameOf(m.Answer, w.q.name) != nil {
+		w.m = m
+		return nil
+	}
+	return w.ResponseWriter.WriteMsg(m)
 }

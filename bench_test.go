@@ -68,8 +68,9 @@ func TestFreshPathAllocations(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	up := fake.New(t, good)
-	a, _ := newAlias(t, "example.org", "record @ target.example\nrecord none none.example\nrecord *.w target.example\nupstream "+up.Addr, zoneFile(t, nil))
-	for _, name := range []string{"example.org.", "none.example.org.", "x.w.example.org."} {
+	a, _ := newAlias(t, "example.org", "record @ target.example\nrecord none none.example\nrecord *.w target.example\nupstream "+up.Addr,
+		zoneFile(t, nil, "zone.example.org. 60 IN ALIAS target.example."))
+	for _, name := range []string{"example.org.", "none.example.org.", "x.w.example.org.", "zone.example.org."} {
 		r, w := new(dns.Msg).SetQuestion(name, dns.TypeA), &test.ResponseWriter{}
 		ctx := context.Background()
 		a.ServeDNS(ctx, w, r)

@@ -115,7 +115,7 @@ func (a *Alias) primeRecord(r *record, qtype uint16) {
 	d, err := a.locate(r.target, qtype, r.ttl)
 	switch {
 	case err != nil: // and so it will be until the Corefile or the zone changes
-		a.cache.tell(log.Warningf, "Alias %s %s fails: %v", r.owner, dns.TypeToString[qtype], err)
+		a.tellOnce("Alias %s fails: %v", question{r.owner, qtype}, err)
 	case d.own == nil:
 		a.cache.prime(d.question, r.zone)
 	}

@@ -37,7 +37,7 @@ func TestReadmeSyntax(t *testing.T) {
 	block, text, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(syntax), "~~~"), "~~~")
 	var want, explained []string
 	for name, p := range properties {
-		want = append(want, "    "+name+" "+p.usage)
+		want = append(want, strings.TrimRight("    "+name+" "+p.usage, " "))
 		explained = append(explained, name)
 	}
 	got := slices.Sorted(slices.Values(regexp.MustCompile(`(?m)^    .*$`).FindAllString(block, -1)))

@@ -7,12 +7,17 @@ import (
 	"github.com/miekg/dns"
 )
 
-// record is one alias: owner ALIAS target.
+// alias is what a name is an alias of, wherever that is said. It is not changed.
+type alias struct {
+	target string // lower case, fully qualified
+	zone   string // the zone of ZONES that the owner is in
+	ttl    uint32 // caps the TTL of the answer, in seconds
+}
+
+// record is an alias of the Corefile: owner ALIAS target.
 type record struct {
+	alias
 	owner    string // lower case, fully qualified; "*.…" for a wildcard
-	target   string // lower case, fully qualified
-	zone     string // the zone of ZONES that owner is in
-	ttl      uint32 // caps the TTL of the answer, in seconds
 	wildcard bool
 
 	// What A and AAAA queries for owner are answered with in this second, by family. For a wildcard it depends on

@@ -29,7 +29,7 @@ func TestRecordsFind(t *testing.T) {
 	zs := zones{"example.org.": {}, "sub.example.org.": {}}
 	rs := newRecords(zs)
 	for _, owner := range []string{"example.org.", "a.b.example.org.", "*.example.org.", "*.shop.example.org.", "x.shop.example.org.", "sub.example.org."} {
-		r := &record{owner: owner, zone: zs.match(owner), wildcard: owner[0] == '*'}
+		r := &record{alias: alias{zone: zs.match(owner)}, owner: owner, wildcard: owner[0] == '*'}
 		if !rs.add(r) {
 			t.Fatalf("%s is there already", owner)
 		}
@@ -75,8 +75,8 @@ func TestRecordsFind(t *testing.T) {
 
 func TestRootWildcard(t *testing.T) {
 	rs := newRecords(zones{".": {}})
-	rs.add(&record{owner: "*.", zone: ".", wildcard: true})
-	rs.add(&record{owner: "example.org.", zone: "."})
+	rs.add(&record{alias: alias{zone: "."}, owner: "*.", wildcard: true})
+	rs.add(&record{alias: alias{zone: "."}, owner: "example.org."})
 	for name, want := range map[string]string{"net.": "*.", "a.net.": "*.", "example.org.": "example.org."} {
 		if r, _ := rs.find(name); r == nil || r.owner != want {
 			t.Errorf("%s: %v, want %s", name, r, want)

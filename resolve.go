@@ -267,6 +267,8 @@ func ttlOf(rr dns.RR) uint32 {
 	return 0
 }
 
+func isAddress(qtype uint16) bool { return qtype == dns.TypeA || qtype == dns.TypeAAAA }
+
 // addrLen is the length of an address of the given type.
 func addrLen(qtype uint16) int {
 	if qtype == dns.TypeA {

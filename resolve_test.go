@@ -19,7 +19,7 @@ import (
 )
 
 // reply returns a handler that changes the good response before it is sent.
-func reply(change func(m *dns.Msg)) fake.Handler {
+func respond(change func(m *dns.Msg)) fake.Handler {
 	return func(w dns.ResponseWriter, r *dns.Msg) {
 		m := new(dns.Msg).SetReply(r)
 		m.Answer = fake.RRs("target.example. 300 IN A " + v4)
@@ -39,7 +39,7 @@ func overUDP(udp, tcp fake.Handler) fake.Handler {
 	}
 }
 
-var truncated = reply(func(m *dns.Msg) { m.Truncated, m.Answer = true, nil })
+var truncated = respond(func(m *dns.Msg) { m.Truncated, m.Answer = true, nil })
 
 // links returns a chain of n CNAME records from target.example, in steps of the given TTL, and the address at its end.
 func links(n int) []string {
@@ -122,7 +122,7 @@ var outcomes = []struct {
 	{name: "FORMERR", handler: fake.Rcode(dns.RcodeFormatError), outcome: "formerr", fails: true, ede: 22, asks: 1},
 	{name: "NOTIMP", handler: fake.Rcode(dns.RcodeNotImplemented), outcome: "notimp", fails: true, ede: 22, asks: 1},
 	{name: "another code", handler: fake.Rcode(dns.RcodeYXDomain), outcome: "rcode", fails: true, ede: 22, asks: 1},
-	{name: "referral", handler: reply(func(m *dns.Msg) { m.Answer, m.Ns = nil, fake.RRs("example. 300 IN NS ns.example.") }),
+	{name: "referral", handler: respond(func(m *dns.Msg) { m.Answer, m.Ns = nil, fake.RRs("example. 300 IN NS ns.example.") }),
 		outcome: "referral", fails: true, ede: 22, asks: 1},
 	{name: "truncated and TCP refused", handler: truncated, refuse: "tcp", outcome: "network", fails: true, ede: 23, asks: 1},
 	{name: "truncated and TCP silent", handler: overUDP(truncated, func(dns.ResponseWriter, *dns.Msg) {}), outcome: "timeout", fails: true, ede: 23, asks: 2},
@@ -132,15 +132,15 @@ var outcomes = []struct {
 		return append(binary.BigEndian.AppendUint16(nil, r.Id), "\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x3fgarbage"...)
 	}), outcome: "malformed", fails: true, ede: 22},
 	{name: "three bytes", handler: fake.Raw(func(r *dns.Msg) []byte { return []byte{byte(r.Id >> 8), byte(r.Id), 0x81} }), outcome: "timeout", fails: true, ede: 23, asks: 1},
-	{name: "wrong ID", handler: reply(func(m *dns.Msg) { m.Id++ }), outcome: "timeout", fails: true, ede: 23, asks: 1},
-	{name: "wrong name", handler: reply(func(m *dns.Msg) { m.Question[0].Name = "other.example." }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
-	{name: "wrong type", handler: reply(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
-	{name: "wrong class", handler: reply(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
-	{name: "no question", handler: reply(func(m *dns.Msg) { m.Question = nil }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
-	{name: "two questions", handler: reply(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
-	{name: "no QR bit", handler: reply(func(m *dns.Msg) { m.Response = false }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
-	{name: "another opcode", handler: reply(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
-	{name: "address record without an address", handler: reply(func(m *dns.Msg) {
+	{name: "wrong ID", handler: respond(func(m *dns.Msg) { m.Id++ }), outcome: "timeout", fails: true, ede: 23, asks: 1},
+	{name: "wrong name", handler: respond(func(m *dns.Msg) { m.Question[0].Name = "other.example." }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
+	{name: "wrong type", handler: respond(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
+	{name: "wrong class", handler: respond(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
+	{name: "no question", handler: respond(func(m *dns.Msg) { m.Question = nil }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
+	{name: "two questions", handler: respond(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
+	{name: "no QR bit", handler: respond(func(m *dns.Msg) { m.Response = false }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
+	{name: "another opcode", handler: respond(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
+	{name: "address record without an address", handler: respond(func(m *dns.Msg) {
 		m.Answer = []dns.RR{&dns.RFC3597{Hdr: dns.RR_Header{Name: "target.example.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}}}
 	}), outcome: "malformed", fails: true, ede: 22, asks: 1},
 }

@@ -13,15 +13,19 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coredns/alias/plugin/rdata"
+
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/metadata"
 	"github.com/coredns/coredns/plugin/pkg/durations"
 	"github.com/coredns/coredns/plugin/pkg/parse"
 	"github.com/coredns/coredns/plugin/pkg/transport"
 
 	"github.com/maypok86/otter/v2"
 	"github.com/miekg/dns"
+	"golang.org/x/time/rate"
 )
 
 const maxUpstreams = 15 // as in forward
@@ -37,7 +41,14 @@ const (
 	maxConcurrent = 1_000_000
 )
 
-func init() { plugin.Register("alias", setup) }
+func init() {
+	plugin.Register("alias", setup)
+	// Who loads the zone says in which line it is.
+	rdata.Refused = func(reason error) { refusals.Do(func() { log.Error(reason) }) }
+}
+
+// refusals bounds the messages about records in zone files: template parses some for each query.
+var refusals = rate.Sometimes{First: 100, Interval: time.Second}
 
 func setup(c *caddy.Controller) error {
 	cfg, err := parseConfig(c)
@@ -48,6 +59,11 @@ func setup(c *caddy.Controller) error {
 	hookStartup()
 
 	c.OnStartup(func() error {
+		block := dnsserver.GetConfig(c)
+		a.signs = block.Handler("dnssec") != nil
+		if err := cfg.checkBlock(block); err != nil {
+			return plugin.Error("alias", err)
+		}
 		a.start()
 		log.Infof("Zones %s, records %d, upstreams %s, timeout %s", strings.Join(cfg.origins, " "), len(a.records.all),
 			strings.Join(cfg.to, " "), cfg.timeout)
@@ -111,7 +127,11 @@ type config struct {
 	onFailure  int
 	size       int
 	concurrent int
+	targetFrom string
+	flatten    flatten
+	text       bool
 
+	file string           // the Corefile
 	seen map[string]place // where each property was given
 }
 
@@ -144,6 +164,7 @@ func parseConfig(c *caddy.Controller) (*config, error) {
 			return nil, c.Err(plugin.ErrOnce.Error())
 		}
 		cfg = newConfig()
+		cfg.file = c.File()
 		if err := cfg.parseZones(c); err != nil {
 			return nil, err
 		}
@@ -193,8 +214,9 @@ func (cfg *config) parseProperty(c *caddy.Controller) error {
 	if len(args) < parse.min {
 		return c.Errf("%s: missing argument, expected: %s %s", property, property, parse.usage)
 	}
-	if parse.max > 0 && len(args) > parse.max {
-		return c.Errf("%s: unexpected argument '%s', expected: %s %s", property, args[parse.max], property, parse.usage)
+	if parse.max != unbounded && len(args) > parse.max {
+		expected := strings.TrimSpace(property + " " + parse.usage)
+		return c.Errf("%s: unexpected argument '%s', expected: %s", property, args[parse.max], expected)
 	}
 	if err := parse.set(cfg, args); err != nil {
 		return c.Errf("%s: %v", property, err)
@@ -202,14 +224,17 @@ func (cfg *config) parseProperty(c *caddy.Controller) error {
 	return nil
 }
 
-// properties are the properties of the block; max 0 is any number of arguments.
+// unbounded is the max of a property that takes any number of arguments.
+const unbounded = -1
+
+// properties are the properties of the block.
 var properties = map[string]struct {
 	usage    string
 	min, max int
 	set      func(cfg *config, args []string) error
 }{
 	"record":   {"NAME TARGET [TTL]", 2, 3, (*config).setRecord},
-	"upstream": {"TO...", 1, 0, (*config).setUpstreams},
+	"upstream": {"TO...", 1, unbounded, (*config).setUpstreams},
 	"tls_servername": {"NAME", 1, 1, func(cfg *config, args []string) error {
 		cfg.tlsConfig.ServerName = args[0]
 		return checkHostName(args[0])
@@ -251,6 +276,25 @@ var properties = map[string]struct {
 		cfg.size, err = parseCount(args[0], 1, maxCacheSize)
 		return err
 	}},
+	"target_from": {"LABEL", 1, 1, func(cfg *config, args []string) error {
+		if !metadata.IsLabel(args[0]) {
+			return fmt.Errorf("'%s' is not a metadata label, plugin/name", args[0])
+		}
+		cfg.targetFrom = args[0]
+		return nil
+	}},
+	"flatten": {"apex|all", 1, 1, func(cfg *config, args []string) error {
+		which, ok := map[string]flatten{"apex": flattenApex, "all": flattenAll}[args[0]]
+		if !ok {
+			return fmt.Errorf("'%s' is neither apex nor all", args[0])
+		}
+		cfg.flatten = which
+		return nil
+	}},
+	"txt": {"", 0, 0, func(cfg *config, _ []string) error {
+		cfg.text = true
+		return nil
+	}},
 	"max_concurrent": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
 		cfg.concurrent, err = parseCount(args[0], 1, maxConcurrent)
 		return err
@@ -261,13 +305,22 @@ var properties = map[string]struct {
 func (cfg *config) finish(c *caddy.Controller) error {
 	if cfg.lifetime.min > cfg.lifetime.max {
 		least, most := cfg.seen["min_ttl"], cfg.seen["max_ttl"]
-		return fmt.Errorf("%s:%d - Error during parsing: min_ttl: '%s' is more than max_ttl '%s'", c.File(), max(least.line, most.line),
+		return fmt.Errorf("%s:%d - Error during parsing: min_ttl: '%s' is more than max_ttl '%s'", cfg.file, max(least.line, most.line),
 			least.orDefault("5s"), most.orDefault("1h"))
 	}
 	if len(cfg.to) == 0 {
 		if err := cfg.setUpstreams([]string{"/etc/resolv.conf"}); err != nil {
 			return c.Errf("upstream: %v", err)
 		}
+	}
+	return nil
+}
+
+// checkBlock checks what the other plugins of the server block have to do with.
+func (cfg *config) checkBlock(block *dnsserver.Config) error {
+	if cfg.targetFrom != "" && block.Handler("metadata") == nil {
+		return fmt.Errorf("%s:%d - Error during parsing: target_from: '%s' is never set: there is no metadata in the server block",
+			cfg.file, cfg.seen["target_from"].line, cfg.targetFrom)
 	}
 	return nil
 }
@@ -282,7 +335,7 @@ func (p place) orDefault(byDefault string) string {
 
 // setRecord parses NAME TARGET [TTL].
 func (cfg *config) setRecord(args []string) error {
-	r := &record{ttl: noLimit}
+	r := &record{alias: alias{ttl: noLimit}}
 	var err error
 	if r.owner, err = cfg.ownerName(args[0]); err != nil {
 		return err
@@ -475,9 +528,13 @@ func (cfg *config) build() *Alias {
 		records:   cfg.records,
 		upstreams: us,
 		cache:     cfg.buildCache(us.resolve),
-		wildcards: otter.Must(&otter.Options[question, *answer]{MaximumSize: maxWildcards}),
-		staleTTL:  cfg.staleTTL,
-		onFailure: cfg.onFailure,
+		slots:     otter.Must(&otter.Options[spot, *slot]{MaximumSize: cfg.size}),
+
+		staleTTL:   cfg.staleTTL,
+		onFailure:  cfg.onFailure,
+		targetFrom: cfg.targetFrom,
+		flatten:    cfg.flatten,
+		text:       cfg.text,
 	}
 }
 
