@@ -178,11 +178,31 @@ func (a *Alias) passAddress(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 		return rcode, err
 	}
 	h := a.look(q.question)
-	if h.alias == nil {
+	switch {
+	case h.alias != nil:
+		return a.write(ctx, w, r, a.renew(q, h.alias, h))
+	case !h.late:
 		w.WriteMsg(held.m)
 		return rcode, err
 	}
-	return a.write(ctx, w, r, a.renew(q, h.alias, h))
+	// There may be an alias: nobody is to remember that there is nothing.
+	if a.onFailure != dns.RcodeSuccess {
+		return a.onFailure, nil
+	}
+	w.WriteMsg(briefly(held.m))
+	return rcode, err
+}
+
+// briefly returns a copy of the negative response m that resolvers forget quickly.
+func briefly(m *dns.Msg) *dns.Msg {
+	n := *m
+	n.Ns = nil
+	for _, rr := range m.Ns {
+		rr = dns.Copy(rr)
+		rr.Header().Ttl = min(rr.Header().Ttl, maxEmptyTTL)
+		n.Ns = append(n.Ns, rr)
+	}
+	return &n
 }
 
 // kept returns the answer to q that was made last, or nil.

@@ -52,8 +52,10 @@ func (a *Alias) ask(name string, qtype uint16) reply {
 	if a.Next == nil {
 		return reply{}
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), a.upstreams.timeout)
 	replies := make(chan reply, 1)
 	go func() {
+		defer cancel()
 		defer func() {
 			if r := recover(); r != nil {
 				log.Errorf("Recovered from panic in the backend: %v", r)
@@ -66,7 +68,7 @@ func (a *Alias) ask(name string, qtype uint16) reply {
 			m.SetEdns0(dns.MaxMsgSize-1, true) // is it signed?
 		}
 		// Without the server in the context file does not look up by itself where a CNAME leads to.
-		ctx := metadata.ContextWithMetadata(context.Background())
+		ctx := metadata.ContextWithMetadata(ctx)
 		w := nonwriter.New(localWriter{})
 		plugin.NextOrFailure(a.Name(), a.Next, ctx, w, m)
 		r := reply{m: w.Msg}
@@ -75,14 +77,11 @@ func (a *Alias) ask(name string, qtype uint16) reply {
 		}
 		replies <- r
 	}()
-	patience := time.NewTimer(a.upstreams.timeout)
-	defer patience.Stop()
-	select {
-	case r := <-replies:
-		return r
-	case <-patience.C:
+	<-ctx.Done()
+	if ctx.Err() == context.DeadlineExceeded {
 		return reply{late: true}
 	}
+	return <-replies
 }
 
 // own reports whether the backend answers with data of its own, and not with a referral or what it got elsewhere.
@@ -189,7 +188,7 @@ func (a *Alias) look(q question) *holding {
 	}
 	h := a.inquire(q)
 	if h.late && last != nil {
-		h.reply, h.alias = last.reply, last.alias
+		*h = *last
 	}
 	h.until = now.Add(h.validFor())
 	s.holding.Store(h)

@@ -60,11 +60,14 @@ func (a *Alias) findText(q *incoming, authoritative bool) *alias {
 	return al
 }
 
+// escapes makes a string read as it is in the library's TXT records, that have them in presentation form.
+var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
 func textRecord(name string, ttl uint32, al *alias) dns.RR {
 	text := "ALIAS for " + strings.TrimSuffix(al.target, ".")
 	txt := &dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: ttl}}
 	for part := range slices.Chunk([]byte(text), maxString) {
-		txt.Txt = append(txt.Txt, string(part))
+		txt.Txt = append(txt.Txt, escapes.Replace(string(part)))
 	}
 	return txt
 }

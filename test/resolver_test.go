@@ -71,6 +71,12 @@ func authority(records ...string) upstream.Handler {
 // startUnbound starts an Unbound that asks the authority at addr about everything below example.
 func startUnbound(t *testing.T, addr string) *process {
 	t.Helper()
+	return startUnboundFor(t, "example.", addr, `module-config: "iterator"`)
+}
+
+// startUnboundFor starts an Unbound that asks the authority at addr about everything in zone, with further options.
+func startUnboundFor(t *testing.T, zone, addr, options string) *process {
+	t.Helper()
 	unbound, port, dir := need(t, "unbound"), freePort(t), t.TempDir()
 	conf := filepath.Join(dir, "unbound.conf")
 	write(t, conf, fmt.Sprintf(`
@@ -86,13 +92,13 @@ server:
     do-daemonize: no
     do-ip6: no
     do-not-query-localhost: no
-    module-config: "iterator"
+    %s
 remote-control:
     control-enable: no
 stub-zone:
-    name: "example."
+    name: %q
     stub-addr: %s
-`, port, dir, strings.Replace(addr, ":", "@", 1)))
+`, port, dir, options, zone, strings.Replace(addr, ":", "@", 1)))
 	return launch(t, local(port), dir, nil, unbound, "-d", "-p", "-c", conf)
 }
 

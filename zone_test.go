@@ -1,0 +1,590 @@
+package alias
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	stdlog "log"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coredns/alias/plugin/rdata"
+	fake "github.com/coredns/alias/test/upstream"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/file"
+	"github.com/coredns/coredns/plugin/metadata"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+)
+
+// logged collects what is logged during a test.
+func logged(t *testing.T) *bytes.Buffer {
+	var b bytes.Buffer
+	stdlog.SetOutput(&b)
+	t.Cleanup(func() { stdlog.SetOutput(os.Stderr) })
+	return &b
+}
+
+// Aliases that are records of the zone.
+func TestZoneData(t *testing.T) {
+	log := logged(t)
+	up := fake.New(t, fake.Zone(
+		"target.example. 300 IN A "+v4, "target.example. 300 IN AAAA "+v6,
+		"v4only.example. 300 IN A "+v4,
+		"other.example. 300 IN A 192.0.2.9",
+		"example. 300 IN SOA ns.example. host.example. 1 2 3 4 60",
+	))
+	backend := zoneFile(t, nil,
+		"example.org. 60 IN ALIAS Target.example.",
+		"example.org. 3600 IN MX 10 mail.example.org.",
+		"mail.example.org. 3600 IN A 203.0.113.25",
+		"v4.example.org. 600 IN ANAME v4only.example.",
+		"gone.example.org. 600 IN ALIAS gone.example.",
+		"*.shop.example.org. 60 IN ALIAS target.example.",
+		"own.shop.example.org. 60 IN MX 10 mail.example.org.",
+		"a.example.org. 60 IN A 203.0.113.1",
+		"a.example.org. 60 IN ALIAS target.example.",
+		"both.example.org. 60 IN A 203.0.113.1",
+		"both.example.org. 60 IN AAAA 2001:db8::9",
+		"both.example.org. 60 IN ALIAS target.example.",
+		"several.example.org. 60 IN ALIAS target.example.",
+		"several.example.org. 60 IN ALIAS OTHER.example.", // the first in canonical order: its label is shorter
+		"*.several.example.org. 60 IN ALIAS target.example.",
+		"*.several.example.org. 60 IN ALIAS v4only.example.",
+		"twice.example.org. 60 IN ALIAS target.example.",
+		"twice.example.org. 60 IN ALIAS TARGET.example.",
+		"cname.example.org. 60 IN CNAME mail.example.org.",
+		"cname.example.org. 60 IN ALIAS target.example.",
+		"sub.example.org. 60 IN NS ns.sub.example.org.",
+		"sub.example.org. 60 IN ALIAS target.example.",
+		"ns.sub.example.org. 60 IN A 203.0.113.53",
+		"www.sub.example.org. 60 IN ALIAS target.example.",
+		"deep.er.example.org. 60 IN ALIAS target.example.",
+		"rec.example.org. 60 IN ALIAS target.example.",
+		"x.wild.example.org. 60 IN ALIAS target.example.",
+		`odd\.\032name.example.org. 60 IN ALIAS target.example.`,
+	)
+	a, _ := newAlias(t, "example.org", `
+		record rec other.example
+		record *.wild other.example
+		upstream `+up.Addr, backend)
+
+	nodata := func(name string, qtype uint16) queryTest {
+		return queryTest{name: name, qtype: qtype, ns: []string{exampleSOA}}
+	}
+	for _, tc := range []queryTest{
+		{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 60 IN A " + v4}},
+		{name: "Example.ORG.", qtype: dns.TypeAAAA, answer: []string{"example.org. 60 IN AAAA " + v6}},
+		{name: "example.org.", qtype: dns.TypeMX, answer: []string{"example.org. 3600 IN MX 10 mail.example.org."}},
+		{name: "example.org.", qtype: 65401, answer: []string{"example.org. 60 IN ALIAS Target.example."}},
+		nodata("example.org.", dns.TypeTXT),
+		{name: "v4.example.org.", qtype: dns.TypeA, answer: []string{"v4.example.org. 300 IN A " + v4}},
+		nodata("v4.example.org.", dns.TypeAAAA),
+		nodata("gone.example.org.", dns.TypeA),
+		nodata("mail.example.org.", dns.TypeAAAA),
+
+		// Wildcards reach where they do.
+		{name: "any.shop.example.org.", qtype: dns.TypeA, answer: []string{"any.shop.example.org. 60 IN A " + v4}},
+		{name: "a.ny.shop.example.org.", qtype: dns.TypeAAAA, answer: []string{"a.ny.shop.example.org. 60 IN AAAA " + v6}},
+		nodata("own.shop.example.org.", dns.TypeA),
+		nodata("shop.example.org.", dns.TypeA),
+		nodata("any.shop.example.org.", dns.TypeMX),
+
+		// The zone's own addresses win, each for its own type.
+		{name: "a.example.org.", qtype: dns.TypeA, answer: []string{"a.example.org. 60 IN A 203.0.113.1"}},
+		{name: "a.example.org.", qtype: dns.TypeAAAA, answer: []string{"a.example.org. 60 IN AAAA " + v6}},
+		{name: "both.example.org.", qtype: dns.TypeAAAA, answer: []string{"both.example.org. 60 IN AAAA 2001:db8::9"}},
+
+		{name: "several.example.org.", qtype: dns.TypeA, answer: []string{"several.example.org. 60 IN A 192.0.2.9"}},
+		{name: "x.several.example.org.", qtype: dns.TypeA, answer: []string{"x.several.example.org. 60 IN A " + v4}},
+		{name: "y.several.example.org.", qtype: dns.TypeAAAA, answer: []string{"y.several.example.org. 60 IN AAAA " + v6}},
+		{name: "twice.example.org.", qtype: dns.TypeA, answer: []string{"twice.example.org. 60 IN A " + v4}},
+		{name: "cname.example.org.", qtype: dns.TypeA, answer: []string{
+			"cname.example.org. 60 IN CNAME mail.example.org.", "mail.example.org. 3600 IN A 203.0.113.25"}},
+		{name: "deep.er.example.org.", qtype: dns.TypeA, answer: []string{"deep.er.example.org. 60 IN A " + v4}},
+		nodata("er.example.org.", dns.TypeA),
+		{name: "none.example.org.", qtype: dns.TypeA, rcode: dns.RcodeNameError, ns: []string{exampleSOA}},
+		{name: `odd\.\ name.example.org.`, qtype: dns.TypeA, answer: []string{`odd\.\ name.example.org. 60 IN A ` + v4}},
+
+		// The Corefile wins, but its wildcards stand back from what the zone has.
+		{name: "rec.example.org.", qtype: dns.TypeA, answer: []string{"rec.example.org. 300 IN A 192.0.2.9"}},
+		{name: "x.wild.example.org.", qtype: dns.TypeA, answer: []string{"x.wild.example.org. 60 IN A " + v4}},
+		{name: "y.wild.example.org.", qtype: dns.TypeA, answer: []string{"y.wild.example.org. 300 IN A 192.0.2.9"}},
+	} {
+		for _, turn := range []string{"first", "again"} {
+			t.Run(tc.name+dns.TypeToString[tc.qtype]+"/"+turn, func(t *testing.T) { tc.check(t, a) })
+		}
+	}
+	for _, name := range []string{"sub.example.org.", "www.sub.example.org."} { // delegated
+		m := query(t, a, name, dns.TypeA)
+		if m.Authoritative || len(m.Answer) > 0 {
+			t.Errorf("%s: no referral: %v", name, m)
+		}
+		wantText(t, name, m.Ns, "sub.example.org. 60 IN NS ns.sub.example.org.")
+	}
+	for _, want := range []string{
+		"several.example.org. has more than one ALIAS record, and OTHER.example. is served",
+		"*.several.example.org. has more than one ALIAS record, and target.example. is served",
+	} {
+		if n := strings.Count(log.String(), "alias: "+want); n != 1 {
+			t.Errorf("%q was logged %d times", want, n)
+		}
+	}
+	if strings.Contains(log.String(), "twice") {
+		t.Error("the same record twice is no reason to warn")
+	}
+}
+
+// Chains over aliases of the Corefile, of the zone, CNAME records, and out.
+func TestChainsInZone(t *testing.T) {
+	log := logged(t)
+	up := fake.New(t, fake.Zone("target.example. 300 IN A "+v4))
+	backend := zoneFile(t, nil,
+		"example.org. 600 IN ALIAS www.example.org.",
+		"www.example.org. 120 IN A 203.0.113.80",
+		"one.example.org. 600 IN ALIAS two.example.org.",
+		"two.example.org. 90 IN ALIAS three.example.org.",
+		"three.example.org. 600 IN CNAME four.example.org.",
+		"five.example.org. 600 IN ALIAS target.example.",
+		"wild.example.org. 600 IN ALIAS x.w.example.org.",
+		"*.w.example.org. 70 IN ALIAS target.example.",
+		"cycle.example.org. 600 IN ALIAS elcyc.example.org.",
+		"elcyc.example.org. 600 IN ALIAS cycle.example.org.",
+		"self.example.org. 600 IN ALIAS self.example.org.",
+		"nothing.example.org. 600 IN ALIAS missing.example.org.",
+	)
+	a, c := newAlias(t, "example.org", "record four five.example.org 200\nrecord rec one.example.org\nupstream "+up.Addr, backend)
+	brief := strings.Replace(exampleSOA, "3600", "5", 1)
+	for _, tc := range []queryTest{
+		{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 120 IN A 203.0.113.80"}},
+		{name: "one.example.org.", qtype: dns.TypeA, answer: []string{"one.example.org. 90 IN A " + v4}},
+		{name: "rec.example.org.", qtype: dns.TypeA, answer: []string{"rec.example.org. 90 IN A " + v4}},
+		{name: "four.example.org.", qtype: dns.TypeA, answer: []string{"four.example.org. 200 IN A " + v4}},
+		{name: "wild.example.org.", qtype: dns.TypeA, answer: []string{"wild.example.org. 70 IN A " + v4}},
+		{name: "nothing.example.org.", qtype: dns.TypeA, ns: []string{exampleSOA}},
+		{name: "cycle.example.org.", qtype: dns.TypeA, ns: []string{brief}},
+		{name: "self.example.org.", qtype: dns.TypeA, ns: []string{brief}},
+	} {
+		t.Run(tc.name, func(t *testing.T) { tc.check(t, a) })
+	}
+	if n := up.AskedAll(); n != 1 { // the one name outside
+		t.Errorf("%d lookups", n)
+	}
+	for range 3 { // a cycle is counted for each query, and logged once
+		c.Advance(2 * time.Second)
+		if n := counted(t, answered(failed), func() { query(t, a, "cycle.example.org.", dns.TypeA) }); n != 1 {
+			t.Errorf("%v failures were counted", n)
+		}
+	}
+	if n := strings.Count(log.String(), "Alias cycle.example.org. A fails: loop"); n != 1 {
+		t.Errorf("the cycle was logged %d times:\n%s", n, log)
+	}
+}
+
+// zoneBackend serves the zone that was put in last, counts what it is asked, and can be slow or gone.
+type zoneBackend struct {
+	zone    atomic.Pointer[file.File]
+	queries atomic.Int32
+	delay   time.Duration
+	gone    atomic.Bool
+}
+
+func (*zoneBackend) Name() string { return "backend" }
+
+func (b *zoneBackend) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	b.queries.Add(1)
+	time.Sleep(b.delay)
+	if b.gone.Load() {
+		<-ctx.Done()
+		return dns.RcodeServerFailure, nil
+	}
+	return b.zone.Load().ServeDNS(ctx, w, r)
+}
+
+// A change in the zone is seen within a second, and until then the zone is asked once, whatever the load.
+func TestZoneChanges(t *testing.T) {
+	up := fake.New(t, fake.Zone("one.example. 300 IN A 192.0.2.1", "two.example. 300 IN A 192.0.2.2"))
+	backend := new(zoneBackend)
+	a, c := newAlias(t, "example.org", "upstream "+up.Addr, backend)
+	mx := "app.example.org. 60 IN MX 10 mail.example.org."
+	for i, step := range []struct {
+		records []string
+		want    string // the address
+	}{
+		{[]string{mx, "app.example.org. 60 IN ALIAS one.example."}, "192.0.2.1"},
+		{[]string{mx, "app.example.org. 60 IN ALIAS two.example."}, "192.0.2.2"},
+		{[]string{mx, "app.example.org. 60 IN ALIAS two.example.", "app.example.org. 90 IN A 192.0.2.3"}, "192.0.2.3"},
+		{[]string{mx, "app.example.org. 60 IN ALIAS one.example."}, "192.0.2.1"},
+		{[]string{mx}, ""},
+		{[]string{mx, "app.example.org. 60 IN ALIAS one.example."}, "192.0.2.1"},
+		{nil, ""}, // NXDOMAIN
+		{[]string{"app.example.org. 60 IN ALIAS one.example."}, "192.0.2.1"},
+	} {
+		backend.zone.Store(zoneFile(t, nil, step.records...))
+		c.Advance(time.Second)
+		got := ""
+		if m := query(t, a, "app.example.org.", dns.TypeA); len(m.Answer) == 1 {
+			got = dns.Field(m.Answer[0], 1)
+		}
+		if got != step.want {
+			t.Errorf("step %d: got %q, want %q", i, got, step.want)
+		}
+		if step.want != "192.0.2.1" && step.want != "192.0.2.2" {
+			continue // the backend answers
+		}
+		before := backend.queries.Load()
+		c.Advance(time.Second - 1)
+		for range 100 {
+			query(t, a, "app.example.org.", dns.TypeA)
+		}
+		if n := backend.queries.Load() - before; n > 0 {
+			t.Errorf("step %d: the backend was asked %d times in a second", i, n)
+		}
+		c.Advance(1)
+	}
+}
+
+// However many ask at the moment when what the backend said is too old, it is asked about the addresses once, and once
+// about the alias.
+func TestBackendAskedOnce(t *testing.T) {
+	up := fake.New(t, good)
+	backend := &zoneBackend{delay: 20 * time.Millisecond}
+	backend.zone.Store(zoneFile(t, nil, "example.org. 60 IN ALIAS target.example.", "www.example.org. 60 IN A 203.0.113.80"))
+	a, c := newAlias(t, "example.org", "record inside www.example.org\nrecord *.w target.example\nupstream "+up.Addr, backend)
+	for name, want := range map[string]int32{"example.org.": 2, "inside.example.org.": 1, "x.w.example.org.": 1} {
+		query(t, a, name, dns.TypeA)
+		for range 3 {
+			c.Advance(time.Second)
+			before := backend.queries.Load()
+			var clients sync.WaitGroup
+			for range 100 {
+				clients.Go(func() {
+					if m := query(t, a, name, dns.TypeA); len(m.Answer) != 1 {
+						t.Errorf("got %v", m)
+					}
+				})
+			}
+			clients.Wait()
+			if n := backend.queries.Load() - before; n != want {
+				t.Errorf("%s: the backend was asked %d times, want %d", name, n, want)
+			}
+		}
+	}
+}
+
+// A backend that does not answer in time does not take the alias away.
+func TestSlowBackend(t *testing.T) {
+	up := fake.New(t, good)
+	backend := new(zoneBackend)
+	backend.zone.Store(zoneFile(t, nil, "example.org. 60 IN ALIAS target.example."))
+	a, c := newAlias(t, "example.org", "timeout 100ms\nupstream "+up.Addr, backend)
+	query(t, a, "example.org.", dns.TypeA)
+	backend.gone.Store(true)
+	for range 3 {
+		c.Advance(time.Second)
+		if m := query(t, a, "example.org.", dns.TypeA); len(m.Answer) != 1 {
+			t.Errorf("got %v", m)
+		}
+	}
+}
+
+// A backend that says at once that there are no addresses, and not in time whether there is an alias: nobody is to
+// remember that.
+func TestLateAlias(t *testing.T) {
+	up := fake.New(t, good)
+	zone := zoneFile(t, nil, "example.org. 60 IN ALIAS target.example.")
+	for onFailure, want := range map[string]int{"empty": dns.RcodeSuccess, "servfail": dns.RcodeServerFailure} {
+		var late atomic.Bool
+		late.Store(true)
+		next := plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+			if late.Load() && r.Question[0].Qtype == rdata.TypeALIAS {
+				<-ctx.Done()
+			}
+			return zone.ServeDNS(ctx, w, r)
+		})
+		a, c := newAlias(t, "example.org", "timeout 50ms\non_failure "+onFailure+"\nupstream "+up.Addr, next)
+		for range 2 {
+			m := query(t, a, "example.org.", dns.TypeA)
+			if m.Rcode != want || len(m.Answer) > 0 {
+				t.Errorf("%s: got %v", onFailure, m)
+			}
+			for _, rr := range m.Ns {
+				if rr.Header().Ttl > maxEmptyTTL {
+					t.Errorf("%s: %v", onFailure, rr)
+				}
+			}
+		}
+		late.Store(false)
+		c.Advance(time.Second)
+		queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 60 IN A " + v4}}.check(t, a)
+	}
+}
+
+// Where the backend is not authoritative it is not asked for aliases: a resolver behind forward would have to look
+// for them.
+func TestForeignBackend(t *testing.T) {
+	up := fake.New(t, good)
+	var asked []uint16
+	next := plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		asked = append(asked, r.Question[0].Qtype)
+		m := new(dns.Msg).SetReply(r)
+		m.Ns = fake.RRs(exampleSOA)
+		w.WriteMsg(m)
+		return dns.RcodeSuccess, nil
+	})
+	a, _ := newAlias(t, ".", "txt\nupstream "+up.Addr, next)
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeTXT} {
+		if m := query(t, a, "example.org.", qtype); m.Authoritative || len(m.Answer) > 0 || len(m.Ns) != 1 {
+			t.Errorf("got %v", m)
+		}
+	}
+	if diff := cmp.Diff([]uint16{dns.TypeA, dns.TypeTXT}, asked); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+}
+
+// A zone that is signed already gets one warning, unless dnssec makes good signatures.
+func TestSignedZone(t *testing.T) {
+	up := fake.New(t, good)
+	sig := "example.org. 60 IN RRSIG TYPE65401 13 2 60 20300101000000 20200101000000 1 example.org. c2ln"
+	for _, signs := range []bool{false, true} {
+		log := logged(t)
+		a, c := newAlias(t, "example.org", "upstream "+up.Addr, zoneFile(t, nil, "example.org. 60 IN ALIAS target.example.", sig))
+		a.signs = signs
+		for range 3 {
+			queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 60 IN A " + v4}}.check(t, a)
+			c.Advance(30 * time.Millisecond)
+		}
+		if n := strings.Count(log.String(), "Zone example.org. has aliases and signatures of its own"); (n == 1) == signs {
+			t.Errorf("dnssec %v: %d warnings", signs, n)
+		}
+	}
+}
+
+func TestTargetFrom(t *testing.T) {
+	log := logged(t)
+	up := fake.New(t, fake.Zone("target.example. 300 IN A "+v4, "other.example. 300 IN A 192.0.2.9"))
+	a, _ := newAlias(t, "example.org", "target_from tenant/target\ntxt\nrecord rec target.example\nupstream "+up.Addr,
+		zoneFile(t, nil, "zone.example.org. 60 IN ALIAS target.example.", "own.example.org. 60 IN A 203.0.113.1"))
+	for _, tc := range []struct {
+		label string
+		queryTest
+	}{
+		{"other.example", queryTest{name: "new.example.org.", qtype: dns.TypeA, answer: []string{"new.example.org. 300 IN A 192.0.2.9"}}},
+		{"Target.Example.", queryTest{name: "new.example.org.", qtype: dns.TypeA, answer: []string{"new.example.org. 300 IN A " + v4}}},
+		{"other.example", queryTest{name: "new.example.org.", qtype: dns.TypeAAAA, ns: []string{exampleSOA}}},
+		{"other.example", queryTest{name: "new.example.org.", qtype: dns.TypeMX, ns: []string{exampleSOA}}}, // it exists
+		{"other.example", queryTest{name: "new.example.org.", qtype: dns.TypeTXT, answer: []string{`new.example.org. 3600 IN TXT "ALIAS for other.example"`}}},
+		{"other.example", queryTest{name: "own.example.org.", qtype: dns.TypeA, answer: []string{"own.example.org. 300 IN A 192.0.2.9"}}},
+		{"other.example", queryTest{name: "zone.example.org.", qtype: dns.TypeA, answer: []string{"zone.example.org. 300 IN A 192.0.2.9"}}},
+		{"other.example", queryTest{name: "rec.example.org.", qtype: dns.TypeA, answer: []string{"rec.example.org. 300 IN A " + v4}}},
+		// To a name of the zone, that is an alias itself.
+		{"zone.example.org", queryTest{name: "new.example.org.", qtype: dns.TypeA, answer: []string{"new.example.org. 60 IN A " + v4}}},
+		{"", queryTest{name: "zone.example.org.", qtype: dns.TypeA, answer: []string{"zone.example.org. 60 IN A " + v4}}},
+		{"", queryTest{name: "new.example.org.", qtype: dns.TypeA, rcode: dns.RcodeNameError, ns: []string{exampleSOA}}},
+		{"no host", queryTest{name: "new.example.org.", qtype: dns.TypeA, rcode: dns.RcodeNameError, ns: []string{exampleSOA}}},
+	} {
+		h := plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+			ctx = metadata.ContextWithMetadata(ctx)
+			metadata.SetValueFunc(ctx, "tenant/target", func() string { return tc.label })
+			return a.ServeDNS(ctx, w, r)
+		})
+		for _, turn := range []string{"first", "again"} {
+			t.Run(tc.label+" "+tc.name+dns.TypeToString[tc.qtype]+"/"+turn, func(t *testing.T) { tc.check(t, h) })
+		}
+	}
+	queryTest{name: "new.example.org.", qtype: dns.TypeA, rcode: dns.RcodeNameError, ns: []string{exampleSOA}}.check(t, a) // no metadata
+	if n := strings.Count(log.String(), "Label tenant/target: 'no host.' is not a host name"); n != 1 {
+		t.Errorf("the bad label was logged %d times", n)
+	}
+}
+
+func TestFlatten(t *testing.T) {
+	up := fake.New(t, fake.Zone("target.example. 300 IN A "+v4))
+	backend := func(t *testing.T) *file.File {
+		return zoneFile(t, nil,
+			"example.org. 60 IN CNAME target.example.",
+			"www.example.org. 60 IN CNAME target.example.",
+			"in.example.org. 60 IN CNAME host.example.org.",
+			"host.example.org. 30 IN A 203.0.113.1",
+			"*.w.example.org. 60 IN CNAME target.example.",
+			"d.example.org. 60 IN DNAME example.",
+			"gone.example.org. 60 IN CNAME gone.example.",
+		)
+	}
+	soa := exampleSOA
+	flat := func(name, rest string) queryTest {
+		return queryTest{name: name, qtype: dns.TypeA, answer: []string{name + rest}}
+	}
+	cname := func(name string) queryTest { // file looks in this server for the target, and there is no server
+		return queryTest{name: name, qtype: dns.TypeA, rcode: dns.RcodeServerFailure, answer: []string{name + " 60 IN CNAME target.example."}}
+	}
+	for _, tc := range []struct {
+		zones, which string
+		queries      []queryTest
+	}{
+		{"example.org", "", []queryTest{cname("example.org."), cname("www.example.org."), cname("x.w.example.org.")}},
+		{"example.org", "flatten apex", []queryTest{
+			flat("example.org.", " 60 IN A "+v4), cname("www.example.org."), cname("x.w.example.org."),
+			{name: "example.org.", qtype: dns.TypeCNAME, answer: []string{"example.org. 60 IN CNAME target.example."}},
+			{name: "example.org.", qtype: dns.TypeAAAA, ns: []string{soa}},
+		}},
+		{"org", "flatten apex", []queryTest{flat("example.org.", " 60 IN A "+v4), cname("www.example.org.")}}, // the backend's zone is below
+		{"example.org", "flatten all", []queryTest{
+			flat("example.org.", " 60 IN A "+v4), flat("www.example.org.", " 60 IN A "+v4), flat("x.w.example.org.", " 60 IN A "+v4),
+			flat("in.example.org.", " 30 IN A 203.0.113.1"), flat("host.example.org.", " 30 IN A 203.0.113.1"),
+			flat("target.d.example.org.", " 60 IN A "+v4),
+			{name: "gone.example.org.", qtype: dns.TypeA, ns: []string{soa}},
+			{name: "www.example.org.", qtype: dns.TypeMX, rcode: dns.RcodeServerFailure, answer: []string{"www.example.org. 60 IN CNAME target.example."}},
+		}},
+	} {
+		a, _ := newAlias(t, tc.zones, tc.which+"\nupstream "+up.Addr, backend(t))
+		for _, q := range tc.queries {
+			for _, turn := range []string{"first", "again"} {
+				t.Run(strings.Join([]string{tc.zones, tc.which, q.name, dns.TypeToString[q.qtype], turn}, "/"), func(t *testing.T) {
+					if q.name == "target.d.example.org." { // its TTL is file's to choose
+						m := query(t, a, q.name, q.qtype)
+						if len(m.Answer) != 1 || m.Answer[0].Header().Rrtype != dns.TypeA {
+							t.Errorf("got %v", m)
+						}
+						return
+					}
+					q.check(t, a)
+				})
+			}
+		}
+	}
+}
+
+// When the target of a flattened CNAME record fails, the addresses that the backend sent with it are served.
+func TestFlattenFallback(t *testing.T) {
+	up := fake.New(t, fake.Rcode(dns.RcodeServerFailure))
+	next := plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		m := new(dns.Msg).SetReply(r)
+		m.Answer = fake.RRs("example.org. 60 IN CNAME target.example.", "target.example. 30 IN A "+v4,
+			"target.example. 30 IN RRSIG A 13 2 30 20300101000000 20200101000000 1 example. c2ln")
+		w.WriteMsg(m)
+		return dns.RcodeSuccess, nil
+	})
+	a, _ := newAlias(t, "example.org", "flatten apex\nretries 0\nupstream "+up.Addr, next)
+	queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 30 IN A " + v4}}.check(t, a)
+}
+
+func TestText(t *testing.T) {
+	up := fake.New(t, good)
+	long := strings.Repeat(strings.Repeat("a", 62)+".", 3) + strings.Repeat("b", 61)
+	backend := zoneFile(t, nil,
+		"example.org. 300 IN ALIAS target.example.",
+		`example.org. 60 IN TXT "v=spf1 -all"`,
+		`example.org. 60 IN TXT "second"`,
+		"alone.example.org. 300 IN ALIAS target.example.",
+		"mixed.example.org. 300 IN A 192.0.2.1",
+		"mixed.example.org. 300 IN AAAA 2001:db8::9",
+		"mixed.example.org. 300 IN ALIAS target.example.",
+		"*.w.example.org. 300 IN ALIAS target.example.",
+		`esc.example.org. 300 IN ALIAS a\.b\".example.`,
+		`plain.example.org. 60 IN TXT "plain"`,
+		`rec.example.org. 60 IN TXT "rec"`,
+		"cname.example.org. 60 IN CNAME plain.example.org.",
+		"sub.example.org. 60 IN NS ns.sub.example.org.",
+		`signed.example.org. 60 IN TXT "signed"`,
+		"signed.example.org. 60 IN RRSIG TXT 13 3 60 20300101000000 20200101000000 1 example.org. c2ln",
+		"signed.example.org. 60 IN ALIAS target.example.",
+	)
+	records := `
+		record rec target.example 900
+		record only target.example
+		record long ` + long + `
+		record *.rw target.example
+		record cname target.example
+		upstream ` + up.Addr
+	on, _ := newAlias(t, "example.org", "txt\n"+records, backend)
+	off, _ := newAlias(t, "example.org", records, backend)
+	spf, second := `example.org. 60 IN TXT "v=spf1 -all"`, `example.org. 60 IN TXT "second"`
+	nodata := []string{exampleSOA}
+	for _, tc := range []struct {
+		name    string
+		on, off queryTest
+	}{
+		{"example.org.", queryTest{answer: []string{spf, second, `example.org. 60 IN TXT "ALIAS for target.example"`}}, queryTest{answer: []string{spf, second}}},
+		{"alone.example.org.", queryTest{answer: []string{`alone.example.org. 300 IN TXT "ALIAS for target.example"`}}, queryTest{ns: nodata}},
+		{"mixed.example.org.", queryTest{answer: []string{`mixed.example.org. 300 IN TXT "ALIAS for target.example"`}}, queryTest{ns: nodata}},
+		{"x.w.example.org.", queryTest{answer: []string{`x.w.example.org. 300 IN TXT "ALIAS for target.example"`}}, queryTest{ns: nodata}},
+		{"esc.example.org.", queryTest{answer: []string{`esc.example.org. 300 IN TXT "ALIAS for a\\.b\\\".example"`}}, queryTest{ns: nodata}},
+		{"plain.example.org.", queryTest{answer: []string{`plain.example.org. 60 IN TXT "plain"`}}, queryTest{answer: []string{`plain.example.org. 60 IN TXT "plain"`}}},
+		{"rec.example.org.", queryTest{answer: []string{`rec.example.org. 60 IN TXT "rec"`, `rec.example.org. 60 IN TXT "ALIAS for target.example"`}},
+			queryTest{answer: []string{`rec.example.org. 60 IN TXT "rec"`}}},
+		{"only.example.org.", queryTest{answer: []string{`only.example.org. 3600 IN TXT "ALIAS for target.example"`}}, queryTest{ns: nodata}},
+		{"long.example.org.", queryTest{answer: []string{`long.example.org. 3600 IN TXT "ALIAS for ` + long[:245] + `" "` + long[245:] + `"`}}, queryTest{ns: nodata}},
+		{"x.rw.example.org.", queryTest{answer: []string{`x.rw.example.org. 3600 IN TXT "ALIAS for target.example"`}}, queryTest{ns: nodata}},
+		{"none.example.org.", queryTest{rcode: dns.RcodeNameError, ns: nodata}, queryTest{rcode: dns.RcodeNameError, ns: nodata}},
+	} {
+		for turn, a := range map[string]*Alias{"on": on, "off": off} {
+			q := map[string]queryTest{"on": tc.on, "off": tc.off}[turn]
+			q.name, q.qtype = tc.name, dns.TypeTXT
+			t.Run(tc.name+turn, func(t *testing.T) { q.check(t, a) })
+		}
+	}
+	// There is no room for it beside a CNAME record, in a referral, or under signatures.
+	for _, name := range []string{"cname.example.org.", "sub.example.org."} {
+		if diff := cmp.Diff(text(query(t, off, name, dns.TypeTXT).Answer), text(query(t, on, name, dns.TypeTXT).Answer)); diff != "" {
+			t.Errorf("%s (-off +on):\n%s", name, diff)
+		}
+	}
+	r := new(dns.Msg).SetQuestion("signed.example.org.", dns.TypeTXT)
+	r.SetEdns0(1232, true)
+	if m := exchange(t, context.Background(), on, r); len(m.Answer) != 2 {
+		t.Errorf("signed: %v", m)
+	}
+}
+
+// What file hands out belongs to file, whatever is made of it.
+func TestZoneUnchanged(t *testing.T) {
+	up := fake.New(t, good)
+	records := []string{
+		"example.org. 60 IN CNAME www.example.org.",
+		"www.example.org. 60 IN ALIAS target.example.",
+		`www.example.org. 60 IN TXT "a"`,
+		`www.example.org. 60 IN TXT "b"`,
+		"www.example.org. 60 IN A 203.0.113.1",
+		"*.w.example.org. 60 IN ALIAS target.example.",
+		"c.example.org. 60 IN CNAME target.example.",
+	}
+	backend, twin := zoneFile(t, nil, records...), zoneFile(t, nil, records...)
+	a, c := newAlias(t, "example.org", "txt\nflatten all\nmax_ttl 30\nupstream "+up.Addr, backend)
+	n := 1_000_000
+	if raceEnabled {
+		n = 20_000
+	}
+	names := []string{"example.org.", "www.example.org.", "x.w.example.org.", "c.example.org.", "none.example.org."}
+	qtypes := []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeTXT, dns.TypeMX, 65401}
+	w := new(recorder)
+	for i := range n {
+		r := new(dns.Msg).SetQuestion(names[i%5], qtypes[i/5%5])
+		r.SetEdns0(1232, i%2 == 0)
+		a.ServeDNS(context.Background(), w, r)
+		for _, section := range []*[]dns.RR{&w.m.Answer, &w.m.Ns, &w.m.Extra} {
+			*section = append(*section, new(dns.RRSIG)) // as dnssec does
+		}
+		if i%100 == 0 {
+			c.Advance(time.Second / 4)
+		}
+	}
+	dump := func(f *file.File) (s []string) {
+		for _, elem := range f.Z["example.org."].All() {
+			s = append(s, text(elem.All())...)
+		}
+		slices.Sort(s)
+		return append(s, fmt.Sprint(f.Z["example.org."].SOA))
+	}
+	if diff := cmp.Diff(dump(twin), dump(backend)); diff != "" {
+		t.Errorf("after %d queries the zone has changed (-before +after):\n%s", n, diff)
+	}
+}
