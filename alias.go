@@ -148,7 +148,7 @@ func (a *Alias) labelled(ctx context.Context, name string) string {
 	}
 	target, err := targetName(text)
 	if err != nil {
-		a.tellOnce("Label %s: %v", a.targetFrom, err)
+		a.tellOnce("Label %s: %.100q is not the name of a target", a.targetFrom, text)
 		return ""
 	}
 	return target

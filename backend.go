@@ -236,7 +236,7 @@ func (a *Alias) aliasIn(r reply, name string) *alias {
 	several := false
 	for _, rr := range r.m.Answer {
 		al := rdata.Of(rr)
-		if al == nil || !strings.EqualFold(rr.Header().Name, name) {
+		if al == nil || al.Target == "" || !strings.EqualFold(rr.Header().Name, name) {
 			continue
 		}
 		several = several || first != nil && al.Compare(first) != 0

@@ -68,6 +68,7 @@ func TestZoneData(t *testing.T) {
 		"www.sub.example.org. 60 IN ALIAS target.example.",
 		"deep.er.example.org. 60 IN ALIAS target.example.",
 		"rec.example.org. 60 IN ALIAS target.example.",
+		`void.example.org. 60 IN ALIAS \# 0`, // the library's parser lets it through
 		"x.wild.example.org. 60 IN ALIAS target.example.",
 		`odd\.\032name.example.org. 60 IN ALIAS target.example.`,
 	)
@@ -89,6 +90,7 @@ func TestZoneData(t *testing.T) {
 		nodata("v4.example.org.", dns.TypeAAAA),
 		nodata("gone.example.org.", dns.TypeA),
 		nodata("mail.example.org.", dns.TypeAAAA),
+		nodata("void.example.org.", dns.TypeA),
 
 		// Wildcards reach where they do.
 		{name: "any.shop.example.org.", qtype: dns.TypeA, answer: []string{"any.shop.example.org. 60 IN A " + v4}},
@@ -401,7 +403,7 @@ func TestTargetFrom(t *testing.T) {
 		}
 	}
 	queryTest{name: "new.example.org.", qtype: dns.TypeA, rcode: dns.RcodeNameError, ns: []string{exampleSOA}}.check(t, a) // no metadata
-	if n := strings.Count(log.String(), "Label tenant/target: 'no host.' is not a host name"); n != 1 {
+	if n := strings.Count(log.String(), "Label tenant/target: \"no host\" is not the name of a target"); n != 1 {
 		t.Errorf("the bad label was logged %d times", n)
 	}
 }

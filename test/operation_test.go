@@ -53,6 +53,8 @@ func TestExample(t *testing.T) {
 				checkRecords(t, answer, want...)
 			})
 		}
+		_, answer := dig(t, port, "www.example.com", "A", network) // the zone's own alias
+		checkRecords(t, answer, "www.example.com. 60 IN A 203.0.113.80", "www.example.com. 60 IN A 203.0.113.81")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 
 	"github.com/miekg/dns"
 )
@@ -79,23 +80,34 @@ func (a *ALIAS) Parse(tokens []string) error {
 
 func parseTarget(tokens []string) (string, error) {
 	if len(tokens) != 1 {
-		return "", fmt.Errorf("ALIAS has %d targets '%s', and takes one", len(tokens), strings.Join(tokens, " "))
+		return "", fmt.Errorf("ALIAS has %d targets %s, and takes one", len(tokens), quote(strings.Join(tokens, " ")))
 	}
 	target := tokens[0]
 	if _, err := netip.ParseAddr(strings.TrimSuffix(target, ".")); err == nil {
-		return "", fmt.Errorf("ALIAS target '%s' is an address: write an A or AAAA record instead", target)
+		return "", fmt.Errorf("ALIAS target %s is an address: write an A or AAAA record instead", quote(target))
 	}
 	if !dns.IsFqdn(target) {
-		return "", fmt.Errorf("ALIAS target '%s' is relative: write it in full and with a final dot, as '%s.'", target, inFull(target))
+		return "", fmt.Errorf("ALIAS target %s is relative: write it in full and with a final dot, as %s",
+			quote(target), quote(inFull(target)+"."))
 	}
 	// Packed and unpacked, each name has but one spelling, whatever is escaped in the zone file.
 	buf := make([]byte, maxLen)
 	n, err := dns.PackDomainName(target, buf, 0, nil, false)
 	if err != nil {
-		return "", fmt.Errorf("ALIAS target '%s' is not a domain name: %v", target, err)
+		return "", fmt.Errorf("ALIAS target %s is not a domain name: %v", quote(target), err)
 	}
 	name, _, err := dns.UnpackDomainName(buf[:n], 0)
 	return name, err
+}
+
+// quote makes text from a zone file fit for a line of a log: a quoted token may have anything in it.
+func quote(s string) string {
+	return "'" + strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s) + "'"
 }
 
 // inFull returns an example of what a relative name could be in full.

@@ -45,6 +45,7 @@ func TestParse(t *testing.T) {
 		{text: "ALIAS @", reason: "ALIAS target '@' is relative: write it in full and with a final dot, as 'the.zone.'"},
 		{text: "ALIAS 192.0.2.1", reason: "ALIAS target '192.0.2.1' is an address: write an A or AAAA record instead"},
 		{text: "ALIAS 2001:db8::1", reason: "ALIAS target '2001:db8::1' is an address: write an A or AAAA record instead"},
+		{text: "ALIAS \"a\nb\tc\"", reason: "ALIAS target 'a?b?c' is relative: write it in full and with a final dot, as 'a?b?c.the.zone.'"},
 		{text: "ALIAS a. b.", reason: "ALIAS has 2 targets 'a. b.', and takes one"},
 		{text: "ALIAS ; none", reason: "ALIAS has 0 targets '', and takes one"},
 		{text: "ALIAS a..b.", reason: "ALIAS target 'a..b.' is not a domain name: dns: bad rdata"},

@@ -1,0 +1,327 @@
+// Command alias-checkzone checks a zone file with ALIAS records before CoreDNS loads it:
+//
+//	alias-checkzone ZONE FILE
+//
+// Each finding is a line of FILE:LINE: error or warning: text, and the last line counts. The line is the one on which
+// the record starts; for what comes from $INCLUDE and $GENERATE it is that of the directive. A record that is refused
+// does not keep others from being checked, up to a hundred; of an included file and of a $GENERATE only the first
+// error is found. CoreDNS is asked to load the zone when all records are good.
+//
+// The exit status is 0 without errors, 1 with errors or when the file cannot be read, and 2 for wrong usage.
+package main
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/coredns/alias/plugin/rdata"
+
+	"github.com/miekg/dns"
+)
+
+const usage = `Usage: alias-checkzone ZONE FILE
+
+Checks the zone file FILE, with the origin ZONE, for errors and for ALIAS records that do not do what they seem to.
+The exit status is 0 without errors (warnings are allowed), 1 with errors, and 2 for wrong usage.
+`
+
+// maxLinks is how many links a chain may have behind the target of an ALIAS record; the alias plugin follows no more.
+const maxLinks = 16
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("alias-checkzone", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, usage) }
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2
+	}
+	origin, file := flags.Arg(0), flags.Arg(1)
+	if _, ok := dns.IsDomainName(origin); !ok || origin == "" || flags.NArg() != 2 {
+		flags.Usage()
+		return 2
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		fmt.Fprintf(stderr, "alias-checkzone: %v\n", err)
+		return 1
+	}
+	z := newZone(dns.CanonicalName(origin), file)
+	z.read(string(text))
+	z.check()
+	return z.print(stdout)
+}
+
+// zone is what is in a zone file, and what was found out about it.
+type zone struct {
+	origin   string // lower case, fully qualified
+	file     string
+	records  node
+	nodes    map[string]node // by owner, lower case; the empty non-terminals of the zone have a nil node
+	owners   []string        // in the order of the file
+	findings []finding
+	broken   map[string]bool // the names that lead into a chain that is reported
+}
+
+// record is a record and the line on which it starts.
+type record struct {
+	dns.RR
+	line int
+}
+
+// target returns where a CNAME or ALIAS record leads to, in lower case.
+func (r record) target() string {
+	if cname, ok := r.RR.(*dns.CNAME); ok {
+		return dns.CanonicalName(cname.Target)
+	}
+	return dns.CanonicalName(rdata.Of(r.RR).Target)
+}
+
+// node has the records of an owner.
+type node []record
+
+// ofType returns the records of n that have the given type.
+func (n node) ofType(rrtype uint16) node {
+	var found node
+	for _, r := range n {
+		if r.Header().Rrtype == rrtype {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+// hasBothAddresses reports whether n has A and AAAA records, so that its ALIAS record is never looked at.
+func (n node) hasBothAddresses() bool {
+	return len(n.ofType(dns.TypeA)) > 0 && len(n.ofType(dns.TypeAAAA)) > 0
+}
+
+// served returns the one of several ALIAS records that is used, the first in canonical order.
+func (n node) served() record {
+	return slices.MinFunc(n, func(a, b record) int { return rdata.Of(a.RR).Compare(rdata.Of(b.RR)) })
+}
+
+// finding is a line of the output.
+type finding struct {
+	line           int
+	severity, text string
+}
+
+func newZone(origin, file string) *zone {
+	return &zone{origin: origin, file: file, nodes: make(map[string]node), broken: make(map[string]bool)}
+}
+
+func (z *zone) errorf(line int, format string, args ...any) {
+	z.findings = append(z.findings, finding{line, "error", fmt.Sprintf(format, args...)})
+}
+
+func (z *zone) warnf(line int, format string, args ...any) {
+	z.findings = append(z.findings, finding{line, "warning", fmt.Sprintf(format, args...)})
+}
+
+// print writes the findings by line, and returns the exit status.
+func (z *zone) print(w io.Writer) int {
+	slices.SortStableFunc(z.findings, func(a, b finding) int { return cmp.Compare(a.line, b.line) })
+	count := make(map[string]int)
+	for _, f := range z.findings {
+		count[f.severity]++
+		fmt.Fprintln(w, printable(fmt.Sprintf("%s:%d: %s: %s", z.file, f.line, f.severity, f.text)))
+	}
+	aliases := len(z.records.ofType(rdata.TypeALIAS))
+	fmt.Fprintf(w, "zone %s: %d records, %d ALIAS, %d errors, %d warnings\n",
+		z.origin, len(z.records), aliases, count["error"], count["warning"])
+	return min(count["error"], 1)
+}
+
+// printable keeps a finding on one line and the terminal as it is, whatever was quoted from the file.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}
+
+// add adds r to its node, and the empty non-terminals between it and the zone.
+func (z *zone) add(r record) {
+	owner := dns.CanonicalName(r.Header().Name)
+	if z.nodes[owner] == nil {
+		z.owners = append(z.owners, owner)
+	}
+	z.records = append(z.records, r)
+	z.nodes[owner] = append(z.nodes[owner], r)
+	for off, end := dns.NextLabel(owner, 0); !end; off, end = dns.NextLabel(owner, off) {
+		if _, ok := z.nodes[owner[off:]]; ok || !dns.IsSubDomain(z.origin, owner[off:]) {
+			return
+		}
+		z.nodes[owner[off:]] = nil
+	}
+}
+
+// check looks for ALIAS records that cannot be served, or not as they are written.
+func (z *zone) check() {
+	z.checkSigned()
+	for _, owner := range z.owners {
+		n := z.nodes[owner]
+		aliases := n.ofType(rdata.TypeALIAS)
+		switch {
+		case !dns.IsSubDomain(z.origin, owner):
+			z.warnf(n[0].line, "'%s' is outside of the zone '%s', so its records are ignored: "+
+				"remove them, or correct the name", owner, z.origin)
+		case len(aliases) == 0:
+			z.checkChain(owner)
+		default:
+			z.checkTargets(owner, aliases)
+			z.checkNeighbours(owner, n)
+			z.checkChain(owner)
+		}
+	}
+}
+
+// checkSigned warns of signatures. One warning will do, since they have to go all together.
+func (z *zone) checkSigned() {
+	aliases, signatures := z.records.ofType(rdata.TypeALIAS), z.records.ofType(dns.TypeRRSIG)
+	if len(aliases) > 0 && len(signatures) > 0 {
+		z.warnf(aliases[0].line, "the zone is signed already (RRSIG on line %d), which cannot cover the addresses of '%s' "+
+			"as they change: take the zone unsigned, and add dnssec to the server block",
+			signatures[0].line, dns.CanonicalName(aliases[0].Header().Name))
+	}
+}
+
+// checkTargets finds the ALIAS records of an owner that are of no use.
+func (z *zone) checkTargets(owner string, aliases node) {
+	var distinct node
+	var targets []string
+	lines := make(map[string]int)
+	for _, r := range aliases {
+		target := r.target()
+		if rdata.Of(r.RR).Target == "" {
+			z.errorf(r.line, "the ALIAS of '%s' has no target: give it one", owner)
+			continue
+		}
+		if line, ok := lines[target]; ok {
+			z.warnf(r.line, "the ALIAS of '%s' to '%s' is there on line %d already: remove one of them",
+				owner, target, line)
+			continue
+		}
+		lines[target] = r.line
+		distinct = append(distinct, r)
+		targets = append(targets, "'"+target+"'")
+	}
+	if len(distinct) > 1 {
+		z.warnf(distinct[1].line, "'%s' has more than one ALIAS, to %s: only '%s' is served, the first in canonical "+
+			"order; remove the others", owner, strings.Join(targets, ", "), distinct.served().target())
+	}
+}
+
+// checkNeighbours finds what an ALIAS record cannot stand beside, or what keeps it from being used.
+func (z *zone) checkNeighbours(owner string, n node) {
+	alias := n.ofType(rdata.TypeALIAS)[0]
+	cnames := n.ofType(dns.TypeCNAME)
+	cut := z.cut(owner)
+	switch {
+	case len(cnames) > 0:
+		z.errorf(alias.line, "'%s' has an ALIAS to '%s', and on line %d a CNAME to '%s': remove one of them",
+			owner, alias.target(), cnames[0].line, cnames[0].target())
+	case cut != "":
+		z.warnf(alias.line, "the ALIAS of '%s' to '%s' is never used, for '%s' is delegated by the NS record on line %d: "+
+			"remove one of them", owner, alias.target(), cut, z.nodes[cut].ofType(dns.TypeNS)[0].line)
+	case n.hasBothAddresses():
+		z.warnf(alias.line, "the ALIAS of '%s' to '%s' is never used, for the name has both A and AAAA records: "+
+			"remove it, or these", owner, alias.target())
+	}
+}
+
+// checkChain finds chains that the plugin does not follow to their end. Each is reported once, for the first of the
+// names that lead into it.
+func (z *zone) checkChain(owner string) {
+	chain, circular := z.chain(owner)
+	links, end := len(chain)-2, chain[len(chain)-1]
+	first, _ := z.link(owner)
+	switch {
+	case z.broken[end]:
+	case circular && links == 0:
+		z.errorf(first.line, "'%s' leads to itself: give it another target", owner)
+	case circular:
+		z.errorf(first.line, "'%s' leads into a circle, %s: give one of these names another target",
+			owner, strings.Join(chain, " -> "))
+	case links > maxLinks:
+		z.errorf(first.line, "the target '%s' of '%s' has a chain of %d links behind it, up to '%s', and %d is the most: "+
+			"give '%s' a target further on", chain[1], owner, links, end, maxLinks, owner)
+	default:
+		return
+	}
+	for _, name := range chain {
+		z.broken[name] = true
+	}
+}
+
+// chain returns owner and the names that its ALIAS or CNAME record leads to, as far as the zone has them, up to one
+// that is there already or known to be broken.
+func (z *zone) chain(owner string) (names []string, circular bool) {
+	seen := make(map[string]bool)
+	for name := owner; ; {
+		names = append(names, name)
+		if seen[name] || z.broken[name] {
+			return names, seen[name]
+		}
+		seen[name] = true
+		r, ok := z.link(name)
+		if !ok {
+			return names, false
+		}
+		name = r.target()
+	}
+}
+
+// link returns the CNAME or ALIAS record that is followed for name.
+func (z *zone) link(name string) (r record, ok bool) {
+	n := z.find(name)
+	cnames, aliases := n.ofType(dns.TypeCNAME), n.ofType(rdata.TypeALIAS)
+	switch {
+	case z.cut(name) != "":
+		return record{}, false
+	case len(cnames) > 0:
+		return cnames[0], true
+	case len(aliases) > 0 && !n.hasBothAddresses():
+		return aliases.served(), true
+	}
+	return record{}, false
+}
+
+// find returns the node that name has, by itself or from the closest wildcard (RFC 4592).
+func (z *zone) find(name string) node {
+	if !dns.IsSubDomain(z.origin, name) {
+		return nil
+	}
+	if n, ok := z.nodes[name]; ok {
+		return n
+	}
+	for off, end := dns.NextLabel(name, 0); !end; off, end = dns.NextLabel(name, off) {
+		if _, ok := z.nodes[name[off:]]; ok {
+			return z.nodes["*."+name[off:]]
+		}
+	}
+	return nil
+}
+
+// cut returns the delegated name that name is at or below, or "".
+func (z *zone) cut(name string) string {
+	for off, end := 0, false; !end && name[off:] != z.origin; off, end = dns.NextLabel(name, off) {
+		if len(z.nodes[name[off:]].ofType(dns.TypeNS)) > 0 {
+			return name[off:]
+		}
+	}
+	return ""
+}
