@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/metadata"
 	"github.com/coredns/coredns/plugin/metrics"
@@ -50,8 +51,9 @@ type Alias struct {
 	onFailure  int    // the response code when nothing can be answered: NOERROR or SERVFAIL
 	targetFrom string // the metadata label that has the target for a query, or ""
 	flatten    flatten
-	text       bool // TXT records say where aliases lead
-	signs      bool // dnssec is in the server block
+	server     atomic.Pointer[dnsserver.Server] // the one that asked last, when there is something to flatten
+	text       bool                             // TXT records say where aliases lead
+	signs      bool                             // dnssec is in the server block
 
 	started  time.Time
 	begun    atomic.Bool    // the servers listen, and the lookups at start-up have begun
@@ -171,6 +173,9 @@ func (a *Alias) passAddress(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 	zone := a.zones.match(q.name)
 	if zone == "" {
 		return a.pass(ctx, w, r, q)
+	}
+	if server, ok := ctx.Value(dnsserver.Key{}).(*dnsserver.Server); ok && a.flatten != flattenNone {
+		a.server.Store(server)
 	}
 	held := &heldWriter{ResponseWriter: w, a: a, q: q.question}
 	rcode, err := a.pass(ctx, held, r, q)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coredns/alias/plugin/rdata"
 
+	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/metadata"
 	"github.com/coredns/coredns/plugin/pkg/nonwriter"
@@ -47,12 +48,17 @@ type reply struct {
 	late     bool     // the backend was not waited for any longer
 }
 
-// ask puts a question to the backend, and waits for it as long as for an upstream.
+// ask puts a question to the backend, and waits for it as long as for an upstream. Without the server in the context file
+// does not look up by itself where a CNAME leads to.
 func (a *Alias) ask(name string, qtype uint16) reply {
+	return a.askWithin(context.Background(), name, qtype)
+}
+
+func (a *Alias) askWithin(ctx context.Context, name string, qtype uint16) reply {
 	if a.Next == nil {
 		return reply{}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), a.upstreams.timeout)
+	ctx, cancel := context.WithTimeout(ctx, a.upstreams.timeout)
 	replies := make(chan reply, 1)
 	go func() {
 		defer cancel()
@@ -67,7 +73,6 @@ func (a *Alias) ask(name string, qtype uint16) reply {
 		if qtype == rdata.TypeALIAS {
 			m.SetEdns0(dns.MaxMsgSize-1, true) // is it signed?
 		}
-		// Without the server in the context file does not look up by itself where a CNAME leads to.
 		ctx := metadata.ContextWithMetadata(ctx)
 		w := nonwriter.New(localWriter{})
 		plugin.NextOrFailure(a.Name(), a.Next, ctx, w, m)
@@ -214,8 +219,13 @@ func (a *Alias) inquire(q question) *holding {
 	case isNodata(h.m):
 		r := a.ask(q.name, rdata.TypeALIAS)
 		h.alias, h.late = a.aliasIn(r, q.name), r.late
+		if server := a.server.Load(); h.alias == nil && server != nil {
+			// etcd leaves a CNAME record out when it cannot look up by itself where that leads to.
+			r = a.askWithin(context.WithValue(context.Background(), dnsserver.Key{}, server), q.name, q.qtype)
+			h.alias, h.late = a.flattened(r, q.name), h.late || r.late
+		}
 	default:
-		h.alias = a.flattened(h.m, q.name)
+		h.alias = a.flattened(h.reply, q.name)
 	}
 	return h
 }
@@ -274,9 +284,12 @@ const (
 	flattenAll
 )
 
-// flattened returns the alias that the CNAME record of name in m is, or nil.
-func (a *Alias) flattened(m *dns.Msg, name string) *alias {
-	cname := cnameOf(m.Answer, name)
+// flattened returns the alias that the CNAME record of name in r is, or nil.
+func (a *Alias) flattened(r reply, name string) *alias {
+	if r.m == nil {
+		return nil
+	}
+	cname := cnameOf(r.m.Answer, name)
 	if cname == nil || a.flatten == flattenNone || a.flatten == flattenApex && !a.isApex(name) {
 		return nil
 	}

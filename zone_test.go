@@ -16,6 +16,7 @@ import (
 	"github.com/coredns/alias/plugin/rdata"
 	fake "github.com/coredns/alias/test/upstream"
 
+	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/file"
 	"github.com/coredns/coredns/plugin/metadata"
@@ -462,6 +463,38 @@ func TestFlatten(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// etcd and its like look up in this server where a CNAME record leads to, and leave it out when they cannot.
+func TestFlattenThroughServer(t *testing.T) {
+	up := fake.New(t, good)
+	var asked atomic.Int32
+	next := plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		m := new(dns.Msg).SetReply(r)
+		m.Authoritative = true
+		if ctx.Value(dnsserver.Key{}) != nil && r.Question[0].Qtype == dns.TypeA {
+			asked.Add(1)
+			m.Answer = fake.RRs("example.org. 60 IN CNAME target.example.")
+		} else {
+			m.Ns = fake.RRs(exampleSOA)
+		}
+		w.WriteMsg(m)
+		return dns.RcodeSuccess, nil
+	})
+	a, c := newAlias(t, "example.org", "flatten apex\nupstream "+up.Addr, next)
+	ctx := context.WithValue(context.Background(), dnsserver.Key{}, new(dnsserver.Server))
+	for i := range int32(3) {
+		for range 10 {
+			m := exchange(t, ctx, a, new(dns.Msg).SetQuestion("example.org.", dns.TypeA))
+			if got := text(m.Answer); len(got) != 1 || !strings.HasSuffix(got[0], " IN A "+v4) {
+				t.Errorf("got %v", got)
+			}
+		}
+		if n := asked.Load(); n != 2+i { // the first client's own query, and once a second
+			t.Errorf("second %d: the backend was asked %d times", i, n)
+		}
+		c.Advance(time.Second)
 	}
 }
 
