@@ -54,6 +54,8 @@ type Alias struct {
 	server     atomic.Pointer[dnsserver.Server] // the one that asked last, when there is something to flatten
 	text       bool                             // TXT records say where aliases lead
 	signs      bool                             // dnssec is in the server block
+	primary    *primary                         // nil without transfer in the server block
+	generation atomic.Uint32                    // grows when a serial number does, for that is in answers
 
 	started  time.Time
 	begun    atomic.Bool    // the servers listen, and the lookups at start-up have begun
@@ -89,6 +91,9 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		q.exists = q.exists || q.target != ""
 	}
 	switch {
+	case q.qtype == dns.TypeSOA && a.primary != nil && a.primary.zone(q.name) == nil:
+		a.primary.visit(q.name) // a secondary may ask for a zone that has just appeared
+		return a.pass(ctx, w, r, &q)
 	case a.text && q.qtype == dns.TypeTXT:
 		text := q // which may not stay on the stack, as q does
 		return a.pass(ctx, textWriter{w, a, &text}, r, &q)
@@ -97,7 +102,7 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	}
 
 	kept := a.kept(&q)
-	if kept != nil && a.cache.now().Before(kept.until) {
+	if kept != nil && a.cache.now().Before(kept.until) && kept.generation == a.generation.Load() {
 		return a.write(ctx, w, r, kept)
 	}
 	al, basis := a.find(&q, kept != nil)
@@ -158,6 +163,9 @@ func (a *Alias) labelled(ctx context.Context, name string) string {
 
 // pass hands a query to the backend.
 func (a *Alias) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
+	if a.primary != nil {
+		w = serialWriter{w, a.primary}
+	}
 	if !q.exists {
 		return plugin.NextOrFailure(a.Name(), a.Next, ctx, w, r)
 	}
@@ -224,8 +232,9 @@ func (a *Alias) kept(q *incoming) *answer {
 // renew makes the answer to q, which has al, and keeps it for the next who ask. It is not kept for longer than basis is
 // good, unless that is nil.
 func (a *Alias) renew(q *incoming, al *alias, basis *holding) *answer {
+	generation := a.generation.Load()
 	ans := a.resolve(q.question, al, a.cache.now())
-	ans.alias = al
+	ans.alias, ans.generation = al, generation
 	if basis != nil && ans.until.After(basis.until) {
 		ans.until = basis.until
 	}
@@ -246,6 +255,7 @@ func (a *Alias) renew(q *incoming, al *alias, basis *holding) *answer {
 // answer is what the response to a query consists of. It is shared between queries, and so are its records.
 type answer struct {
 	alias      *alias
+	generation uint32
 	status     status
 	until      time.Time // when it is not current any more
 	rcode      int

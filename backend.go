@@ -132,8 +132,16 @@ func (r reply) soa(name string) *dns.SOA {
 	return nil
 }
 
-// soa returns a copy of the SOA record of the backend's zone that name is in, or nil.
+// soa returns a copy of the SOA record of the backend's zone that name is in, with the serial number that leaves, or nil.
 func (a *Alias) soa(name string) *dns.SOA {
+	soa := a.backendSOA(name)
+	if soa != nil && a.primary != nil {
+		soa.Serial = a.primary.serial(soa)
+	}
+	return soa
+}
+
+func (a *Alias) backendSOA(name string) *dns.SOA {
 	h := a.look(question{name, dns.TypeSOA})
 	if soa := h.soa(name); soa != nil || h.m == nil {
 		return soa
@@ -340,4 +348,26 @@ func (w *heldWriter) WriteMsg(m *dns.Msg) error {
 		return nil
 	}
 	return w.ResponseWriter.WriteMsg(m)
+}
+
+// serialWriter gives SOA records the serial number that leaves.
+type serialWriter struct {
+	dns.ResponseWriter
+	p *primary
+}
+
+// WriteMsg implements dns.ResponseWriter.
+func (w serialWriter) WriteMsg(m *dns.Msg) error {
+	answer, ns := w.p.renumber(m.Answer), w.p.renumber(m.Ns)
+	if answer == nil && ns == nil {
+		return w.ResponseWriter.WriteMsg(m)
+	}
+	n := *m
+	if answer != nil {
+		n.Answer = answer
+	}
+	if ns != nil {
+		n.Ns = ns
+	}
+	return w.ResponseWriter.WriteMsg(&n)
 }

@@ -254,13 +254,22 @@ func (c *cache) refresh(q question, zone string, e *entry, attempts int) {
 	}
 }
 
-// prime looks q up in the background, as soon as there is room, unless it is remembered. It returns when that is
-// done or the cache is stopped.
-func (c *cache) prime(q question, zone string) {
-	for c.ctx.Err() == nil {
-		if f, _ := c.fly(q, zone, nothing, c.attempts(false), c.background, c.lookups); f != nil {
-			<-f.done
-			return
+// await returns what is remembered of q when that is fresh or known to fail. Otherwise it looks q up in the background, as
+// soon as there is room, and returns what that leaves. It gives up when ctx ends or the cache is stopped.
+func (c *cache) await(ctx context.Context, q question, limit uint32, zone string) *entry {
+	for {
+		now, e := c.now(), c.load(q)
+		left := c.left(e, limit, now)
+		if e.answered && left > 0 || e.failing() && now.Before(e.retry) || ctx.Err() != nil || c.ctx.Err() != nil {
+			return e
+		}
+		if f, _ := c.fly(q, zone, e, c.attempts(c.usable(e, left)), c.background, c.lookups); f != nil {
+			select {
+			case <-f.done:
+				return f.entry
+			case <-ctx.Done():
+				return e
+			}
 		}
 		for _, room := range []*semaphore.Weighted{c.background, c.lookups} {
 			if room.Acquire(c.ctx, 1) == nil {

@@ -73,6 +73,9 @@ func (a *Alias) stop() {
 	a.stopping.Do(func() {
 		running.remove(a)
 		a.cache.stop()
+		if a.primary != nil {
+			a.primary.stop()
+		}
 		a.priming.Wait()
 		for _, up := range a.upstreams.list {
 			up.stop()
@@ -88,6 +91,9 @@ func (is *instances) prime() {
 	for p := range is.set {
 		if a := p.Value(); a != nil && a.begun.CompareAndSwap(false, true) {
 			a.priming.Go(a.prime)
+			if a.primary != nil {
+				a.primary.start()
+			}
 		}
 	}
 }
@@ -117,6 +123,6 @@ func (a *Alias) primeRecord(r *record, qtype uint16) {
 	case err != nil: // and so it will be until the Corefile or the zone changes
 		a.tellOnce("Alias %s fails: %v", question{r.owner, qtype}, err)
 	case d.own == nil:
-		a.cache.prime(d.question, r.zone)
+		a.cache.await(a.cache.ctx, d.question, d.limit, r.zone)
 	}
 }

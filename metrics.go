@@ -56,6 +56,13 @@ var (
 		Name:      "address_changes_total",
 		Help:      "Counter of changes of the addresses of targets.",
 	}, []string{"zone"})
+	// notifiesCount counts the NOTIFY messages to secondaries, by whether they were accepted.
+	notifiesCount = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "notifies_total",
+		Help:      "Counter of NOTIFY messages to secondaries.",
+	}, []string{"zone", "outcome"})
 	// cacheEntries is the number of answers remembered.
 	cacheEntries = promauto.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,

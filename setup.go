@@ -1,6 +1,7 @@
 package alias
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -16,12 +17,17 @@ import (
 	"github.com/coredns/alias/plugin/rdata"
 
 	"github.com/coredns/caddy"
+	"github.com/coredns/caddy/caddyfile"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/dynupdate"
+	"github.com/coredns/coredns/plugin/file"
 	"github.com/coredns/coredns/plugin/metadata"
 	"github.com/coredns/coredns/plugin/pkg/durations"
 	"github.com/coredns/coredns/plugin/pkg/parse"
 	"github.com/coredns/coredns/plugin/pkg/transport"
+	"github.com/coredns/coredns/plugin/secondary"
+	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/maypok86/otter/v2"
 	"github.com/miekg/dns"
@@ -63,6 +69,14 @@ func setup(c *caddy.Controller) error {
 		a.signs = block.Handler("dnssec") != nil
 		if err := cfg.checkBlock(block); err != nil {
 			return plugin.Error("alias", err)
+		}
+		if block.Handler("transfer") != nil {
+			ss, err := parseSecondaries(c)
+			if err != nil {
+				return plugin.Error("alias", err)
+			}
+			backends, names := findBackends(block.Handlers(), cfg.origins)
+			a.primary = newPrimary(a, backends, names, newNotifier(ss), cfg.omit)
 		}
 		a.start()
 		log.Infof("Zones %s, records %d, upstreams %s, timeout %s", strings.Join(cfg.origins, " "), len(a.records.all),
@@ -130,6 +144,7 @@ type config struct {
 	targetFrom string
 	flatten    flatten
 	text       bool
+	omit       bool
 
 	file string           // the Corefile
 	seen map[string]place // where each property was given
@@ -289,6 +304,14 @@ var properties = map[string]struct {
 			return fmt.Errorf("'%s' is neither apex nor all", args[0])
 		}
 		cfg.flatten = which
+		return nil
+	}},
+	"transfer_on_failure": {"abort|omit", 1, 1, func(cfg *config, args []string) error {
+		omit, ok := map[string]bool{"abort": false, "omit": true}[args[0]]
+		if !ok {
+			return fmt.Errorf("'%s' is neither abort nor omit", args[0])
+		}
+		cfg.omit = omit
 		return nil
 	}},
 	"txt": {"", 0, 0, func(cfg *config, _ []string) error {
@@ -546,4 +569,71 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 	c.grace = cfg.timeout / 5
 	c.resolve = resolve
 	return c
+}
+
+// findBackends returns the handlers that can transfer zones, and what tells the names of zones that may be there: origins,
+// and what a backend says that it has. Those of file and secondary are set up before the servers start; secondary's members
+// of catalog zones are found when somebody asks for them.
+func findBackends(handlers []plugin.Handler, origins []string) ([]transfer.Transferer, func() []string) {
+	var backends []transfer.Transferer
+	var changing []interface{ Names() []string }
+	fixed := slices.Clone(origins)
+	for _, h := range handlers {
+		t, ok := h.(transfer.Transferer)
+		if _, self := h.(*Alias); self || !ok {
+			continue
+		}
+		backends = append(backends, t)
+		switch h := h.(type) {
+		case interface{ Names() []string }: // auto
+			changing = append(changing, h)
+		case file.File:
+			fixed = append(fixed, h.Zones.Names...)
+		case *secondary.Secondary:
+			fixed = append(fixed, h.Zones.Names...)
+		case *dynupdate.DynUpdate:
+			fixed = append(fixed, h.Zone)
+		}
+	}
+	return backends, func() []string {
+		names := slices.Clone(fixed)
+		for _, h := range changing {
+			names = append(names, h.Names()...)
+		}
+		return names
+	}
+}
+
+// parseSecondaries returns whom the transfer plugin of this server block tells of changes. It does so one after the other,
+// and does not say who they are, hence the look into the Corefile, which it has found to be right.
+func parseSecondaries(c *caddy.Controller) ([]secondaries, error) {
+	instances := caddy.Instances()
+	if len(instances) == 0 {
+		return nil, errors.New("no instance is running")
+	}
+	corefile := instances[len(instances)-1].Caddyfile()
+	blocks, err := caddyfile.Parse(corefile.Path(), bytes.NewReader(corefile.Body()), nil)
+	if err != nil || c.ServerBlockIndex >= len(blocks) {
+		return nil, fmt.Errorf("server block %d of the Corefile is not to be found: %v", c.ServerBlockIndex, err)
+	}
+	d := caddyfile.NewDispenserTokens(corefile.Path(), blocks[c.ServerBlockIndex].Tokens["transfer"])
+	var all []secondaries
+	for d.Next() {
+		ss := secondaries{zones: make(zones)}
+		for _, zone := range plugin.OriginsFromArgsOrServerBlock(d.RemainingArgs(), c.ServerBlockKeys) {
+			ss.zones[zone] = struct{}{}
+		}
+		for d.NextBlock() {
+			property, args := d.Val(), d.RemainingArgs()
+			for _, arg := range args {
+				if property == "source" {
+					ss.source = net.ParseIP(arg)
+				} else if addr, err := parse.HostPort(arg, transport.Port); err == nil && arg != "*" {
+					ss.to = append(ss.to, addr)
+				}
+			}
+		}
+		all = append(all, ss)
+	}
+	return all, nil
 }

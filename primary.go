@@ -1,0 +1,546 @@
+package alias
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coredns/alias/plugin/rdata"
+
+	"github.com/coredns/coredns/plugin/transfer"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// minRefresh is how long an alias of a zone is left alone at least, after it was looked up for the secondaries.
+	minRefresh = 30 * time.Second
+
+	// spread is over how much time those are spread that are due in the same moment.
+	spread = time.Second
+
+	// pollEvery is how often the backends are asked for the serial numbers of their zones.
+	pollEvery = 2 * time.Second
+)
+
+// epoch is when the serial numbers that leave begin to count.
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// primary keeps secondaries up to date about the aliases in the zones of a server block that has transfer.
+type primary struct {
+	a        *Alias
+	backends []transfer.Transferer // those behind alias
+	names    func() []string       // the zones that may be there
+	notifier *notifier
+	omit     bool // an alias that fails is left out, and does not stop the transfer
+
+	mu    sync.RWMutex
+	zones map[string]*outgoing
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// outgoing is a zone of a backend as it leaves.
+type outgoing struct {
+	name     string
+	scanning sync.Mutex // held by the one who reads the zone
+
+	mu         sync.Mutex
+	own        uint32 // the backend's serial number
+	ahead      uint32 // by how much the one that leaves is ahead; 0 as long as there has been no alias
+	scanned    bool   // expansions are those of the zone with the serial number asOf
+	asOf       uint32
+	expansions []*expansion
+	changed    bool // secondaries have other addresses
+	announced  bool // secondaries were told of all that is here
+}
+
+// expansion is one family of an alias in a zone that leaves. But for what says so, it is not changed.
+type expansion struct {
+	owner string
+	qtype uint16
+	alias *alias
+	wins  bool // over the addresses that the zone has at the owner
+
+	// These belong to the lock of the zone.
+	addrs []byte // what secondaries have, or are about to be told
+	known bool   // addrs is set
+	ttl   uint32
+	err   error // why there are no addresses, not even remembered ones
+	tried bool
+	busy  bool
+	due   time.Time // when it is looked up again
+}
+
+// newPrimary returns a primary that does nothing before it is started. names returns the zones that the backends may
+// have, which are looked for inside of the plugin's.
+func newPrimary(a *Alias, backends []transfer.Transferer, names func() []string, n *notifier, omit bool) *primary {
+	p := &primary{a: a, backends: backends, names: names, notifier: n, omit: omit, zones: make(map[string]*outgoing)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// start starts to follow the aliases.
+func (p *primary) start() {
+	p.wg.Go(func() { p.every(pollEvery, p.poll) })
+	p.wg.Go(func() { p.every(time.Second, p.follow) })
+}
+
+// stop ends all that p does, and waits for it.
+func (p *primary) stop() {
+	p.cancel()
+	p.wg.Wait()
+	p.notifier.stop()
+}
+
+// every calls do, now and from time to time.
+func (p *primary) every(interval time.Duration, do func()) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		do()
+		select {
+		case <-ticker.C:
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// poll looks for zones that appear, change or go.
+func (p *primary) poll() {
+	names := p.names()
+	for _, z := range p.all() {
+		names = append(names, z.name)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if p.ctx.Err() != nil {
+			return
+		}
+		p.visit(name)
+	}
+}
+
+// all returns the zones.
+func (p *primary) all() []*outgoing {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	zs := make([]*outgoing, 0, len(p.zones))
+	for _, z := range p.zones {
+		zs = append(zs, z)
+	}
+	return zs
+}
+
+// zone returns the zone with this name, or nil.
+func (p *primary) zone(name string) *outgoing {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.zones[name]
+}
+
+// visit sees whether the backend has the zone, and reads it when it has changed. It returns nil when it is not there.
+func (p *primary) visit(name string) *outgoing {
+	if p.a.zones.match(name) == "" {
+		return nil
+	}
+	r := p.a.ask(name, dns.TypeSOA)
+	z := p.zone(name)
+	soa := ownSOA(r, name)
+	switch {
+	case soa == nil && r.late:
+		return z
+	case soa == nil:
+		if z != nil {
+			z.clear() // but its serial number counts on, should it come back
+		}
+		return nil
+	case z == nil:
+		z = p.add(name, soa.Serial)
+	}
+	z.scanning.Lock()
+	defer z.scanning.Unlock()
+	if z.upToDate(soa.Serial) {
+		return z
+	}
+	if err := p.scan(z); err != nil {
+		if !errors.Is(err, transfer.ErrNotAuthoritative) { // template and its like have nothing to transfer
+			p.a.cache.tell(log.Warningf, "Zone %s: %v", name, err)
+		}
+		return nil
+	}
+	return z
+}
+
+// ownSOA returns the SOA record of zone in r, or nil.
+func ownSOA(r reply, zone string) *dns.SOA {
+	if !r.own() {
+		return nil
+	}
+	for _, rr := range r.m.Answer {
+		if soa, ok := rr.(*dns.SOA); ok && strings.EqualFold(soa.Hdr.Name, zone) {
+			return soa
+		}
+	}
+	return nil
+}
+
+// add adds a zone of which no more is known than its serial number.
+func (p *primary) add(name string, serial uint32) *outgoing {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if z := p.zones[name]; z != nil {
+		return z
+	}
+	z := &outgoing{name: name, own: serial}
+	p.zones[name] = z
+	return z
+}
+
+// scan reads the aliases of z. It goes over the records of the zone twice, to keep none of the others in memory.
+func (p *primary) scan(z *outgoing) error {
+	found := make(map[string]*expansion)
+	for _, r := range p.a.records.all {
+		if p.closest(r.owner) == z.name {
+			found[r.owner] = &expansion{owner: r.owner, alias: &r.alias, wins: true}
+		}
+	}
+	s := &reading{zone: z.name, flatten: p.a.flatten, match: p.a.zones.match, aliases: found, cuts: make(zones)}
+	if err := p.walk(z.name, s.collect); err != nil {
+		return err
+	}
+	if s.signed && len(found) > 0 {
+		p.a.tellOnce("Zone %s is signed already, and leaves as it is, with its ALIAS records: let dnssec sign instead", z.name)
+		clear(found)
+	}
+	own := make(map[question]bool)
+	err := p.walk(z.name, func(rr dns.RR) {
+		h := rr.Header()
+		q := question{strings.ToLower(h.Name), h.Rrtype}
+		if isAddress(q.qtype) && found[q.name] != nil {
+			own[q] = true
+		}
+	})
+	if err != nil {
+		return err
+	}
+	var xs []*expansion
+	for owner, x := range found {
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+			if !x.wins && (own[question{owner, qtype}] || s.cuts.match(owner) != "") {
+				continue
+			}
+			family := *x
+			family.qtype = qtype
+			xs = append(xs, &family)
+		}
+	}
+	slices.SortFunc(xs, func(a, b *expansion) int { return strings.Compare(a.owner, b.owner) })
+	if z.replace(xs, s.serial, p.a.cache.now()) {
+		p.a.generation.Add(1)
+	}
+	return nil
+}
+
+// reading is what is found in the records of a zone.
+type reading struct {
+	zone    string
+	flatten flatten
+	match   func(name string) string // returns the zone of ZONES that a name is in
+
+	serial  uint32
+	aliases map[string]*expansion // by owner
+	cuts    zones                 // what is delegated
+	signed  bool
+}
+
+// collect notes what rr means for the aliases.
+func (s *reading) collect(rr dns.RR) {
+	owner := strings.ToLower(rr.Header().Name)
+	x := s.aliases[owner]
+	switch rr := rr.(type) {
+	case *dns.SOA:
+		s.serial = rr.Serial
+	case *dns.RRSIG:
+		s.signed = s.signed || rr.TypeCovered == dns.TypeSOA
+	case *dns.NS:
+		if owner != s.zone {
+			s.cuts[owner] = struct{}{}
+		}
+	case *dns.CNAME:
+		if x == nil && (s.flatten == flattenAll || s.flatten == flattenApex && owner == s.zone) {
+			s.add(owner, rr.Target, rr)
+		}
+	case *dns.PrivateRR:
+		al := rdata.Of(rr)
+		if al == nil || al.Target == "" || x != nil && x.wins {
+			return
+		}
+		if x == nil || al.Compare(&rdata.ALIAS{Target: x.alias.target}) < 0 {
+			s.add(owner, al.Target, rr)
+		}
+	}
+}
+
+func (s *reading) add(owner, target string, rr dns.RR) {
+	s.aliases[owner] = &expansion{owner: owner, alias: &alias{strings.ToLower(target), s.match(owner), ttlOf(rr)}}
+}
+
+// walk calls do with the records of zone.
+func (p *primary) walk(zone string, do func(dns.RR)) error {
+	records, err := p.transfer(zone)
+	if err != nil {
+		return err
+	}
+	for rrs := range records {
+		for _, rr := range rrs {
+			do(rr)
+		}
+	}
+	return nil
+}
+
+// closest returns the closest zone that encloses name, or "".
+func (p *primary) closest(name string) string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
+		if p.zones[name[off:]] != nil {
+			return name[off:]
+		}
+	}
+	return ""
+}
+
+// serial returns the serial number that leaves with the backend's soa.
+func (p *primary) serial(soa *dns.SOA) uint32 {
+	if z := p.zone(strings.ToLower(soa.Hdr.Name)); z != nil {
+		return z.serial(soa.Serial)
+	}
+	return soa.Serial
+}
+
+// renumber returns a copy of rrs in which the SOA record has the serial number that leaves, or nil if there is none that
+// has another.
+func (p *primary) renumber(rrs []dns.RR) []dns.RR {
+	for i, rr := range rrs {
+		soa, ok := rr.(*dns.SOA)
+		if !ok {
+			continue
+		}
+		serial := p.serial(soa)
+		if serial == soa.Serial {
+			return nil
+		}
+		renumbered := slices.Clone(rrs)
+		renumbered[i] = withSerial(soa, serial)
+		return renumbered
+	}
+	return nil
+}
+
+// follow looks up what is due, and tells secondaries about what has changed.
+func (p *primary) follow() {
+	now := p.a.cache.now()
+	for _, z := range p.all() {
+		if z.turn(now) {
+			p.announce(z)
+		}
+		if due := z.dueBy(now); len(due) > 0 {
+			p.wg.Go(func() { p.resolve(z, due) })
+		}
+	}
+}
+
+// announce tells the secondaries of z that it has changed.
+func (p *primary) announce(z *outgoing) {
+	p.a.generation.Add(1) // negative answers have the serial number
+	p.notifier.notify(z.name)
+}
+
+// resolve looks up the addresses of expansions, unless they are fresh. It returns when all are.
+func (p *primary) resolve(z *outgoing, expansions []*expansion) {
+	var lookups errgroup.Group
+	lookups.SetLimit(p.a.cache.spare)
+	for _, x := range expansions {
+		lookups.Go(func() error {
+			p.resolveOne(z, x)
+			return nil
+		})
+	}
+	lookups.Wait()
+}
+
+func (p *primary) resolveOne(z *outgoing, x *expansion) {
+	addrs, ttl, due, err := p.a.lookupFor(p.ctx, x)
+	if p.ctx.Err() != nil {
+		return
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	x.busy, x.tried, x.err, x.due = false, true, err, due
+	if err == nil {
+		x.ttl = ttl
+		z.set(x, addrs)
+	}
+}
+
+// lookupFor returns the addresses of x and their TTL, even when they are stale, and when they are to be looked up again.
+func (a *Alias) lookupFor(ctx context.Context, x *expansion) (addrs []byte, ttl uint32, due time.Time, err error) {
+	due = a.cache.now().Add(minRefresh + rand.N(spread))
+	d, err := a.locate(x.alias.target, x.qtype, x.alias.ttl)
+	switch {
+	case err != nil:
+		return nil, 0, due, err
+	case d.own != nil:
+		return d.own.addrs, a.cache.clamp(d.own.ttl), due, nil
+	}
+	e := a.cache.await(ctx, d.question, d.limit, x.alias.zone)
+	now := a.cache.now()
+	left := a.cache.left(e, d.limit, now)
+	if end := now.Add(left + rand.N(spread)); end.After(due) {
+		due = end
+	}
+	switch {
+	case !a.cache.usable(e, left):
+		return nil, 0, due, e.cause
+	case d.links+e.links > maxLinks:
+		return nil, 0, due, tooLong()
+	case left <= 0:
+		return e.addrs, a.staleTTL, due, nil
+	}
+	return e.addrs, a.cache.of(e, d.limit), due, nil
+}
+
+// shifted reports whether the serial number of z is not the backend's.
+func (z *outgoing) shifted() bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.ahead != 0
+}
+
+// current returns the serial number that leaves, and the expansions that go with it.
+func (z *outgoing) current() (uint32, []*expansion) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.own + z.ahead, z.expansions
+}
+
+// serial returns the serial number that leaves for the backend's own. One that is before the last is taken for that of a
+// response that was under way.
+func (z *outgoing) serial(own uint32) uint32 {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if serialBefore(z.own, own) {
+		z.own = own
+	}
+	return z.own + z.ahead
+}
+
+// upToDate takes note of the backend's serial number, and reports whether the zone has been read with it.
+func (z *outgoing) upToDate(own uint32) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if own != z.own {
+		if !serialBefore(z.own, own) && z.ahead != 0 {
+			z.ahead += z.own - own + 1 // the one that leaves never goes back
+			z.changed = true
+		}
+		z.own = own
+	}
+	return z.scanned && z.asOf == own
+}
+
+// replace sets the expansions, which are those of the zone with the serial number asOf. It reports whether the one that
+// leaves has changed.
+func (z *outgoing) replace(xs []*expansion, asOf uint32, now time.Time) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	last := make(map[question]*expansion, len(z.expansions))
+	for _, x := range z.expansions {
+		last[question{x.owner, x.qtype}] = x
+	}
+	for _, x := range xs {
+		if l := last[question{x.owner, x.qtype}]; l != nil {
+			x.addrs, x.known, x.ttl = l.addrs, l.known, l.ttl
+		}
+	}
+	z.expansions, z.scanned, z.asOf = xs, true, asOf
+	if len(xs) == 0 || z.ahead != 0 {
+		return false
+	}
+	z.ahead = max(clockOf(now), 1)
+	return true
+}
+
+// clear drops what is known of a zone that has gone.
+func (z *outgoing) clear() {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.expansions, z.scanned = nil, false
+}
+
+// set takes note of the addresses of x, which secondaries get from now on. The lock is held.
+func (z *outgoing) set(x *expansion, addrs []byte) {
+	if !x.known || !sameAddrs(x.addrs, addrs, addrLen(x.qtype)) {
+		z.changed = true
+	}
+	x.addrs, x.known = addrs, true
+}
+
+// dueBy returns the expansions to be looked up at now, which are busy then.
+func (z *outgoing) dueBy(now time.Time) []*expansion {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	var due []*expansion
+	for _, x := range z.expansions {
+		if !x.busy && !now.Before(x.due) {
+			x.busy = true
+			due = append(due, x)
+		}
+	}
+	return due
+}
+
+// turn makes the serial number grow when the addresses have changed, and reports whether secondaries are to be told. The
+// first time they are when all aliases have been looked up.
+func (z *outgoing) turn(now time.Time) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if !z.announced {
+		if z.ahead == 0 || slices.ContainsFunc(z.expansions, func(x *expansion) bool { return !x.tried }) {
+			return false
+		}
+		z.announced, z.changed = true, true
+	}
+	if !z.changed {
+		return false
+	}
+	z.changed = false
+	// Counting by the clock, it is ahead of all that left before a restart.
+	if ahead := clockOf(now); serialBefore(z.ahead, ahead) {
+		z.ahead = ahead
+	} else {
+		z.ahead++
+	}
+	return true
+}
+
+// clockOf returns the tenths of a second since the epoch.
+func clockOf(now time.Time) uint32 { return uint32(now.Sub(epoch) / (100 * time.Millisecond)) } // #nosec G115 -- it wraps
+
+// records returns the address records of x as they leave.
+func (z *outgoing) records(x *expansion) []dns.RR {
+	z.mu.Lock()
+	addrs, ttl := x.addrs, x.ttl
+	z.mu.Unlock()
+	return addressRecords(question{x.owner, x.qtype}, ttl, addrs)
+}
