@@ -2,6 +2,9 @@ package alias
 
 import (
 	"context"
+	"fmt"
+	"runtime"
+	"runtime/metrics"
 	"testing"
 	"time"
 
@@ -10,6 +13,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 	dnscache "github.com/coredns/coredns/plugin/cache"
 	"github.com/coredns/coredns/plugin/test"
+	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/miekg/dns"
 )
@@ -57,6 +61,74 @@ func serve(b *testing.B, h plugin.Handler, n int) {
 	for b.Loop() {
 		h.ServeDNS(ctx, w, r)
 	}
+}
+
+// BenchmarkTransfer transfers a zone of 100,000 records, of which 10,000 names are aliases of 500 targets, and the same
+// zone with the addresses as records. Beside the time there is the peak of the memory in use, without the zone itself.
+func BenchmarkTransfer(b *testing.B) {
+	const records, aliases, targets = 100_000, 10_000, 500
+	var upstream, plain, aliased []string
+	for i := range targets {
+		upstream = append(upstream, fmt.Sprintf("t%d.example. 3600 IN A 192.0.2.%d", i, i%250),
+			fmt.Sprintf("t%d.example. 3600 IN AAAA 2001:db8::%x", i, i+1))
+	}
+	for i := range records - aliases {
+		mx := fmt.Sprintf("n%d.example.org. 3600 IN MX 10 mail.example.org.", i)
+		plain, aliased = append(plain, mx), append(aliased, mx)
+	}
+	for i := range aliases {
+		owner, target := fmt.Sprintf("a%d.example.org. 3600 IN ", i), i%targets
+		plain = append(plain, fmt.Sprintf("%sA 192.0.2.%d", owner, target%250), fmt.Sprintf("%sAAAA 2001:db8::%x", owner, target+1))
+		aliased = append(aliased, fmt.Sprintf("%sALIAS t%d.example.", owner, target))
+	}
+	up := fake.New(b, fake.Zone(upstream...))
+	backend := new(zoneBackend)
+	backend.zone.Store(zoneWith(b, 7, aliased...))
+	a, _ := newPrimaryAlias(b, "upstream "+up.Addr, backend)
+	file := &zoneBackend{}
+	file.zone.Store(zoneWith(b, 7, plain...))
+
+	for _, bc := range []struct {
+		name string
+		t    transfer.Transferer
+	}{{"alias", a}, {"file", file}} {
+		b.Run(bc.name, func(b *testing.B) {
+			transferAll(b, bc.t, records+aliases+2)
+			runtime.GC()
+			before, peak := heapInUse(), uint64(0)
+			b.ReportAllocs()
+			for b.Loop() {
+				peak = max(peak, transferAll(b, bc.t, records+aliases+2))
+			}
+			b.ReportMetric(float64(peak-min(peak, before))/(1<<20), "peak-MiB")
+		})
+	}
+}
+
+// transferAll takes a transfer of so many records, and returns the most memory that was in use.
+func transferAll(b *testing.B, t transfer.Transferer, records int) (peak uint64) {
+	out, err := t.Transfer("example.org.", 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	n, batches := 0, 0
+	for rrs := range out {
+		n += len(rrs)
+		if batches++; batches%1000 == 0 {
+			peak = max(peak, heapInUse())
+		}
+	}
+	if n != records {
+		b.Fatalf("%d records, want %d", n, records)
+	}
+	return peak
+}
+
+// heapInUse returns how many bytes are in use on the heap, garbage included.
+func heapInUse() uint64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
 }
 
 // raceEnabled is set in builds with the race detector.

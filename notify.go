@@ -144,7 +144,13 @@ func (n *notifier) exchange(t notification, source net.IP) error {
 	if source != nil {
 		client.Dialer = &net.Dialer{LocalAddr: &net.UDPAddr{IP: source}}
 	}
-	m, _, err := client.ExchangeContext(n.ctx, new(dns.Msg).SetNotify(t.zone), t.to)
+	conn, err := client.DialContext(n.ctx, t.to)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(n.ctx, func() { conn.Close() })() // the client's reading does not follow the context
+	m, _, err := client.ExchangeWithConn(new(dns.Msg).SetNotify(t.zone), conn)
 	if err == nil && m.Rcode != dns.RcodeSuccess {
 		err = fmt.Errorf("response code %s", dns.RcodeToString[m.Rcode])
 	}
