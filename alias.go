@@ -4,8 +4,11 @@ package alias
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +22,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 	"github.com/miekg/dns"
+	"golang.org/x/sync/semaphore"
 )
 
 var log = clog.NewWithPlugin("alias")
@@ -46,6 +50,7 @@ type Alias struct {
 	upstreams *upstreams
 	cache     *cache
 	slots     *otter.Cache[spot, *slot]
+	asks      *semaphore.Weighted // bounds the questions to the backend: it may be stuck
 
 	staleTTL   uint32 // TTL of stale answers, in seconds
 	onFailure  int    // the response code when nothing can be answered: NOERROR or SERVFAIL
@@ -63,7 +68,8 @@ type Alias struct {
 	priming  sync.WaitGroup // the lookups at start-up
 	stopping sync.Once
 	vantages atomic.Pointer[map[vantage]*counters]
-	told     told
+	warnings told // about what stays wrong until somebody changes it
+	labels   told // about labels, which clients may have a part in
 }
 
 var _ plugin.Handler = (*Alias)(nil)
@@ -94,7 +100,7 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	case q.qtype == dns.TypeSOA && a.primary != nil && a.primary.zone(q.name) == nil:
 		a.primary.visit(q.name) // a secondary may ask for a zone that has just appeared
 		return a.pass(ctx, w, r, &q)
-	case a.text && q.qtype == dns.TypeTXT:
+	case a.text && q.qtype == dns.TypeTXT && a.zones.match(q.name) != "":
 		text := q // which may not stay on the stack, as q does
 		return a.pass(ctx, textWriter{w, a, &text}, r, &q)
 	case !isAddress(q.qtype):
@@ -102,7 +108,7 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	}
 
 	kept := a.kept(&q)
-	if kept != nil && a.cache.now().Before(kept.until) && kept.generation == a.generation.Load() {
+	if kept != nil && a.isCurrent(kept) {
 		return a.write(ctx, w, r, kept)
 	}
 	al, basis := a.find(&q, kept != nil)
@@ -140,7 +146,7 @@ func (a *Alias) inForce(r *record, q question) (h *holding, ok bool) {
 		return nil, true
 	}
 	h = a.look(q)
-	return h, !h.exists(r.zone)
+	return h, !h.late && !h.unable && !h.exists(r.zone)
 }
 
 // labelled returns the target that the label of target_from gives for name, or "".
@@ -155,7 +161,7 @@ func (a *Alias) labelled(ctx context.Context, name string) string {
 	}
 	target, err := targetName(text)
 	if err != nil {
-		a.tellOnce("Label %s: %.100q is not the name of a target", a.targetFrom, text)
+		a.labels.once(maxLabelsTold, fmt.Sprintf("Label %s: %.100q is not the name of a target", a.targetFrom, text))
 		return ""
 	}
 	return target
@@ -178,32 +184,66 @@ func (a *Alias) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *i
 
 // passAddress hands an address query to the backend, and answers it when the zone there has an alias for it.
 func (a *Alias) passAddress(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
-	zone := a.zones.match(q.name)
-	if zone == "" {
+	if a.zones.match(q.name) == "" || ctx.Value(insideKey{}) != nil {
 		return a.pass(ctx, w, r, q)
 	}
 	if server, ok := ctx.Value(dnsserver.Key{}).(*dnsserver.Server); ok && a.flatten != flattenNone {
 		a.server.Store(server)
 	}
-	held := &heldWriter{ResponseWriter: w, a: a, q: q.question}
+	held := &heldWriter{ResponseWriter: w, q: q.question}
 	rcode, err := a.pass(ctx, held, r, q)
 	if held.m == nil {
 		return rcode, err
 	}
-	h := a.look(q.question)
-	switch {
-	case h.alias != nil:
-		return a.write(ctx, w, r, a.renew(q, h.alias, h))
-	case !h.late:
-		w.WriteMsg(held.m)
-		return rcode, err
+	if isNodata(held.m) || a.flatten != flattenNone {
+		h := a.lookFrom(q.question, held.m)
+		switch {
+		case h.alias != nil:
+			return a.write(ctx, w, r, a.renew(q, h.alias, h))
+		case h.late && a.onFailure != dns.RcodeSuccess: // there may be an alias
+			return a.onFailure, nil
+		case h.late: // and nobody is to remember that there is nothing
+			w.WriteMsg(briefly(held.m))
+			return rcode, err
+		}
 	}
-	// There may be an alias: nobody is to remember that there is nothing.
-	if a.onFailure != dns.RcodeSuccess {
-		return a.onFailure, nil
-	}
-	w.WriteMsg(briefly(held.m))
+	w.WriteMsg(a.completed(ctx, held.m, q))
 	return rcode, err
+}
+
+// completed returns m, the backend's response to q. When it leads by CNAME records to a name inside ZONES that has an
+// alias, the addresses are those of the alias.
+func (a *Alias) completed(ctx context.Context, m *dns.Msg, q *incoming) *dns.Msg {
+	c := newChain(q.name)
+	for cname := cnameOf(m.Answer, c.end()); cname != nil; cname = cnameOf(m.Answer, c.end()) {
+		if c.extend(canonical(cname.Target)) != nil {
+			return m
+		}
+	}
+	if c.links() == 0 || !a.inside(c.end()) {
+		return m
+	}
+	end := incoming{spot: spot{question: question{c.end(), q.qtype}}}
+	end.record, end.exists = a.records.find(end.name)
+	al, basis := a.find(&end, true)
+	if al == nil {
+		return m
+	}
+	ans := a.kept(&end)
+	if ans == nil || !a.isCurrent(ans) {
+		ans = a.renew(&end, al, basis)
+	}
+	a.count(ctx, ans)
+	n := *m
+	n.Rcode, n.Ns = ans.rcode, ans.ns
+	n.Answer = slices.DeleteFunc(slices.Clone(m.Answer), func(rr dns.RR) bool { return strings.EqualFold(rr.Header().Name, end.name) })
+	n.Answer = append(n.Answer, ans.answer...)
+	return &n
+}
+
+// isCurrent reports whether ans is still the answer.
+func (a *Alias) isCurrent(ans *answer) bool {
+	return a.cache.now().Before(ans.until) && ans.generation == a.generation.Load()
 }
 
 // briefly returns a copy of the negative response m that resolvers forget quickly.
@@ -229,15 +269,11 @@ func (a *Alias) kept(q *incoming) *answer {
 	return nil
 }
 
-// renew makes the answer to q, which has al, and keeps it for the next who ask. It is not kept for longer than basis is
-// good, unless that is nil.
+// renew makes the answer to q, which has al, and keeps it for the next who ask, but no longer than basis is good.
 func (a *Alias) renew(q *incoming, al *alias, basis *holding) *answer {
 	generation := a.generation.Load()
-	ans := a.resolve(q.question, al, a.cache.now())
-	ans.alias, ans.generation = al, generation
-	if basis != nil && ans.until.After(basis.until) {
-		ans.until = basis.until
-	}
+	ans := a.resolve(q.question, al)
+	ans.alias, ans.generation, ans.until = al, generation, basis.earlier(ans.until)
 	keep := ans
 	if ans.status == miss { // for this time only
 		again := *ans
@@ -267,14 +303,24 @@ type answer struct {
 
 // resolve makes the answer to q from al: out of this server's own data, of what is remembered or an upstream says,
 // and without all these of the backend's own addresses.
-func (a *Alias) resolve(q question, al *alias, now time.Time) *answer {
+func (a *Alias) resolve(q question, al *alias) *answer {
 	d, err := a.locate(al.target, q.qtype, al.ttl)
+	ans := a.arrive(q, al, d, err)
+	if ans.until.After(d.until) {
+		ans.until = d.until
+	}
+	return ans
+}
+
+// arrive makes the answer to q from where al leads to, unless err says why it leads nowhere.
+func (a *Alias) arrive(q question, al *alias, d destination, err error) *answer {
+	now := a.cache.now()
 	if err != nil {
-		a.tellOnce("Alias %s fails: %v", q, err)
+		a.tellOnce("Alias to %s %s fails: %v", al.target, dns.TypeToString[q.qtype], err)
 		return a.fail(q, asFailure(err), now.Add(ownFor))
 	}
 	if d.own != nil {
-		return a.make(q, d.own, miss, a.cache.clamp(d.own.ttl), now.Add(ownFor))
+		return a.make(q, d.own, miss, a.cache.clamp(d.own.ttl), d.until)
 	}
 	e, status := a.cache.get(d.question, d.limit, al.zone)
 	now = a.cache.now()
@@ -327,7 +373,7 @@ func (a *Alias) fail(q question, cause *failure, until time.Time) *answer {
 // authority returns the SOA record that goes with a negative answer to q, with a TTL of at most limit. It is empty when
 // the backend has none.
 func (a *Alias) authority(q question, limit uint32) []dns.RR {
-	soa := a.soa(q.name)
+	soa := a.soa(q)
 	if soa == nil {
 		return nil
 	}

@@ -600,14 +600,21 @@ func TestBadBackend(t *testing.T) {
 		"stuck":  func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { <-stuck; return 0, nil },
 		"panics": func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { panic("backend") },
 		"silent": func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { return dns.RcodeServerFailure, nil },
+		"nil":    func(_ context.Context, w dns.ResponseWriter, _ *dns.Msg) (int, error) { return 0, w.WriteMsg(nil) },
 		"empty": func(_ context.Context, w dns.ResponseWriter, _ *dns.Msg) (int, error) {
 			return 0, w.WriteMsg(new(dns.Msg))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, _ := newAlias(t, "example.org", "record @ target.example\nrecord x none.example\ntimeout 50ms\nupstream "+up.Addr, next)
+			a, _ := newAlias(t, "example.org", "record @ target.example\nrecord x none.example\ntxt\ntimeout 50ms\nupstream "+up.Addr, next)
 			queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 300 IN A " + v4}}.check(t, a)
 			queryTest{name: "x.example.org.", qtype: dns.TypeA}.check(t, a)
+			if name == "nil" {
+				w := new(recorder)
+				for _, qtype := range []uint16{dns.TypeA, dns.TypeTXT, dns.TypeSOA} {
+					a.ServeDNS(context.Background(), w, new(dns.Msg).SetQuestion("y.example.org.", qtype))
+				}
+			}
 		})
 	}
 }

@@ -46,7 +46,11 @@ type reply struct {
 	m        *dns.Msg // nil when the backend gave no response
 	wildcard string   // the name of the wildcard that m was made from, or ""
 	late     bool     // the backend was not waited for any longer
+	unable   bool     // the backend cannot answer: its zone is expired, or has not come yet
 }
+
+// inside marks the context of the questions that alias itself asks through the server.
+type insideKey struct{}
 
 // ask puts a question to the backend, and waits for it as long as for an upstream. Without the server in the context file
 // does not look up by itself where a CNAME leads to.
@@ -54,39 +58,56 @@ func (a *Alias) ask(name string, qtype uint16) reply {
 	return a.askWithin(context.Background(), name, qtype)
 }
 
+// askThrough is ask with a server that the backend can look up in.
+func (a *Alias) askThrough(server *dnsserver.Server, q question) reply {
+	ctx := context.WithValue(context.Background(), dnsserver.Key{}, server)
+	return a.askWithin(context.WithValue(ctx, insideKey{}, true), q.name, q.qtype)
+}
+
 func (a *Alias) askWithin(ctx context.Context, name string, qtype uint16) reply {
 	if a.Next == nil {
 		return reply{}
 	}
+	if !a.asks.TryAcquire(1) { // the backend is stuck
+		return reply{late: true}
+	}
 	ctx, cancel := context.WithTimeout(ctx, a.upstreams.timeout)
 	replies := make(chan reply, 1)
 	go func() {
+		defer a.asks.Release(1)
 		defer cancel()
-		defer func() {
-			if r := recover(); r != nil {
-				log.Errorf("Recovered from panic in the backend: %v", r)
-				replies <- reply{}
-			}
-		}()
-		m := new(dns.Msg)
-		m.SetQuestion(name, qtype)
-		if qtype == rdata.TypeALIAS {
-			m.SetEdns0(dns.MaxMsgSize-1, true) // is it signed?
-		}
-		ctx := metadata.ContextWithMetadata(ctx)
-		w := nonwriter.New(localWriter{})
-		plugin.NextOrFailure(a.Name(), a.Next, ctx, w, m)
-		r := reply{m: w.Msg}
-		if wildcard := metadata.ValueFunc(ctx, "zone/wildcard"); wildcard != nil {
-			r.wildcard = wildcard()
-		}
-		replies <- r
+		replies <- a.exchange(ctx, name, qtype)
 	}()
 	<-ctx.Done()
 	if ctx.Err() == context.DeadlineExceeded {
 		return reply{late: true}
 	}
 	return <-replies
+}
+
+// exchange puts a question to the backend.
+func (a *Alias) exchange(ctx context.Context, name string, qtype uint16) (r reply) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			log.Errorf("Recovered from panic in the backend: %v", panicked)
+			r = reply{}
+		}
+	}()
+	m := &dns.Msg{ // without an ID, which costs a system call
+		MsgHdr:   dns.MsgHdr{RecursionDesired: true},
+		Question: []dns.Question{{Name: name, Qtype: qtype, Qclass: dns.ClassINET}},
+	}
+	if qtype == rdata.TypeALIAS {
+		m.SetEdns0(dns.MaxMsgSize-1, true) // is it signed?
+	}
+	ctx = metadata.ContextWithMetadata(ctx)
+	w := nonwriter.New(localWriter{})
+	rcode, err := plugin.NextOrFailure(a.Name(), a.Next, ctx, w, m)
+	r.m, r.unable = w.Msg, w.Msg == nil && rcode == dns.RcodeServerFailure && err == nil
+	if wildcard := metadata.ValueFunc(ctx, "zone/wildcard"); wildcard != nil {
+		r.wildcard = wildcard()
+	}
+	return r
 }
 
 // own reports whether the backend answers with data of its own, and not with a referral or what it got elsewhere.
@@ -132,16 +153,25 @@ func (r reply) soa(name string) *dns.SOA {
 	return nil
 }
 
-// soa returns a copy of the SOA record of the backend's zone that name is in, with the serial number that leaves, or nil.
-func (a *Alias) soa(name string) *dns.SOA {
-	soa := a.backendSOA(name)
+// soa returns a copy of the SOA record of the backend's zone that the name of q is in, with the serial number that leaves,
+// or nil.
+func (a *Alias) soa(q question) *dns.SOA {
+	soa := a.backendSOA(q)
 	if soa != nil && a.primary != nil {
 		soa.Serial = a.primary.serial(soa)
 	}
 	return soa
 }
 
-func (a *Alias) backendSOA(name string) *dns.SOA {
+func (a *Alias) backendSOA(q question) *dns.SOA {
+	name := q.name
+	if s, ok := a.slots.GetIfPresent(spot{question: q}); ok {
+		if h := s.holding.Load(); h.goodAt(a.cache.now(), nil) {
+			if soa := h.soa(name); soa != nil {
+				return soa
+			}
+		}
+	}
 	h := a.look(question{name, dns.TypeSOA})
 	if soa := h.soa(name); soa != nil || h.m == nil {
 		return soa
@@ -188,18 +218,25 @@ func (a *Alias) slot(p spot) *slot {
 
 // look returns what the backend has for q. However many want to know, it is asked once, and then not for ownFor, or for
 // foreignFor when it has no data of its own.
-func (a *Alias) look(q question) *holding {
+func (a *Alias) look(q question) *holding { return a.lookFrom(q, nil) }
+
+// lookFrom is look for the one who has got said from the backend this moment, unless that is nil.
+func (a *Alias) lookFrom(q question, said *dns.Msg) *holding {
 	s := a.slot(spot{question: q})
-	if h := s.holding.Load(); h != nil && a.cache.now().Before(h.until) {
+	if h := s.holding.Load(); h.goodAt(a.cache.now(), said) {
 		return h
 	}
 	s.asking.Lock()
 	defer s.asking.Unlock()
 	last, now := s.holding.Load(), a.cache.now()
-	if last != nil && now.Before(last.until) {
+	if last.goodAt(now, said) {
 		return last
 	}
-	h := a.inquire(q)
+	first := reply{m: said}
+	if said == nil {
+		first = a.ask(q.name, q.qtype)
+	}
+	h := a.inquire(q, first)
 	if h.late && last != nil {
 		*h = *last
 	}
@@ -208,17 +245,33 @@ func (a *Alias) look(q question) *holding {
 	return h
 }
 
+// goodAt reports whether h, which may be nil, is good now, and no older than said.
+func (h *holding) goodAt(now time.Time, said *dns.Msg) bool {
+	if h == nil || !now.Before(h.until) {
+		return false
+	}
+	return said == nil || h.alias != nil || h.m != nil && isNodata(h.m) == isNodata(said)
+}
+
+// earlier returns until when h is good, but no later than t. h is nil for what is always good.
+func (h *holding) earlier(t time.Time) time.Time {
+	if h != nil && h.until.Before(t) {
+		return h.until
+	}
+	return t
+}
+
 // validFor returns how long h is good.
 func (h *holding) validFor() time.Duration {
-	if h.m == nil || h.m.Authoritative || h.alias != nil {
+	if h.m == nil || h.m.Authoritative || h.alias != nil || isReferral(h.m) {
 		return ownFor
 	}
 	return foreignFor
 }
 
-// inquire asks the backend about q, and where it has no such records for what stands for them.
-func (a *Alias) inquire(q question) *holding {
-	h := &holding{reply: a.ask(q.name, q.qtype)}
+// inquire returns what the backend has for q, to which it said first: where it has no such records, what stands for them.
+func (a *Alias) inquire(q question, first reply) *holding {
+	h := &holding{reply: first}
 	switch {
 	case h.m == nil:
 	case q.qtype == rdata.TypeALIAS:
@@ -229,13 +282,18 @@ func (a *Alias) inquire(q question) *holding {
 		h.alias, h.late = a.aliasIn(r, q.name), r.late
 		if server := a.server.Load(); h.alias == nil && server != nil {
 			// etcd leaves a CNAME record out when it cannot look up by itself where that leads to.
-			r = a.askWithin(context.WithValue(context.Background(), dnsserver.Key{}, server), q.name, q.qtype)
+			r = a.askThrough(server, q)
 			h.alias, h.late = a.flattened(r, q.name), h.late || r.late
 		}
 	default:
 		h.alias = a.flattened(h.reply, q.name)
 	}
 	return h
+}
+
+// isReferral reports whether m says that the name is in a zone of somebody else.
+func isReferral(m *dns.Msg) bool {
+	return m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0 && hasType(m.Ns, dns.TypeNS) && !hasType(m.Ns, dns.TypeSOA)
 }
 
 // isNodata reports whether m says with authority that the name exists, and has no such records (RFC 2308, section 2.2).
@@ -269,18 +327,26 @@ func (a *Alias) aliasIn(r reply, name string) *alias {
 	if several {
 		a.tellOnce("%s has more than one ALIAS record, and %s is served", owner, first.Target)
 	}
-	a.checkSigned(r.m)
+	if signer := r.signer(); signer != "" && !a.signs {
+		a.tellOnce("Zone %s has aliases and signatures of its own: a validating resolver takes the addresses for bogus; "+
+			"let dnssec sign instead", signer)
+	}
 	return &alias{target: strings.ToLower(first.Target), zone: a.zones.match(name), ttl: ttl}
 }
 
-// checkSigned warns of a zone that is signed already: its signatures cannot cover addresses that change.
-func (a *Alias) checkSigned(m *dns.Msg) {
-	for _, rr := range m.Answer {
-		if sig, ok := rr.(*dns.RRSIG); ok && !a.signs {
-			a.tellOnce("Zone %s has aliases and signatures of its own: a validating resolver takes the addresses for bogus; "+
-				"let dnssec sign instead", sig.SignerName)
+// signer returns the name of the zone whose signatures are in r, which is signed already then, or "".
+func (r reply) signer() string {
+	if r.m == nil {
+		return ""
+	}
+	for _, section := range [][]dns.RR{r.m.Answer, r.m.Ns} {
+		for _, rr := range section {
+			if sig, ok := rr.(*dns.RRSIG); ok {
+				return sig.SignerName
+			}
 		}
 	}
+	return ""
 }
 
 // flatten says which of the backend's CNAME records are aliases.
@@ -298,18 +364,18 @@ func (a *Alias) flattened(r reply, name string) *alias {
 		return nil
 	}
 	cname := cnameOf(r.m.Answer, name)
-	if cname == nil || a.flatten == flattenNone || a.flatten == flattenApex && !a.isApex(name) {
+	if cname == nil || a.flatten == flattenNone || a.flatten == flattenApex && !a.isApex(name, r.own()) {
 		return nil
 	}
-	return &alias{target: strings.ToLower(cname.Target), zone: a.zones.match(name), ttl: ttlOf(cname)}
+	return &alias{target: canonical(cname.Target), zone: a.zones.match(name), ttl: ttlOf(cname)}
 }
 
-// isApex reports whether name is one of ZONES, or the apex of a zone that the backend has below them.
-func (a *Alias) isApex(name string) bool {
-	if _, ok := a.zones[name]; ok {
-		return true
+// isApex reports whether name is one of ZONES, or the apex of a zone that the backend has below them, if it has any there.
+func (a *Alias) isApex(name string, own bool) bool {
+	if _, ok := a.zones[name]; ok || !own {
+		return ok
 	}
-	soa := a.soa(name)
+	soa := a.soa(question{name, dns.TypeSOA})
 	return soa != nil && strings.EqualFold(soa.Hdr.Name, name)
 }
 
@@ -320,7 +386,7 @@ type existingWriter struct{ dns.ResponseWriter }
 // WriteMsg implements dns.ResponseWriter.
 func (w existingWriter) WriteMsg(m *dns.Msg) error {
 	// Behind a CNAME the code is about the target's name.
-	if m.Rcode != dns.RcodeNameError || len(m.Answer) > 0 {
+	if m == nil || m.Rcode != dns.RcodeNameError || len(m.Answer) > 0 {
 		return w.ResponseWriter.WriteMsg(m)
 	}
 	n := *m
@@ -336,17 +402,17 @@ func (w existingWriter) WriteMsg(m *dns.Msg) error {
 // heldWriter keeps a response to an address query back when an alias may take its place.
 type heldWriter struct {
 	dns.ResponseWriter
-	a *Alias
 	q question
 	m *dns.Msg // the response that was kept back, or nil
 }
 
 // WriteMsg implements dns.ResponseWriter.
 func (w *heldWriter) WriteMsg(m *dns.Msg) error {
-	if isNodata(m) || w.a.flatten != flattenNone && cnameOf(m.Answer, w.q.name) != nil {
+	if m != nil && (isNodata(m) || cnameOf(m.Answer, w.q.name) != nil) {
 		w.m = m
 		return nil
 	}
+	w.m = nil
 	return w.ResponseWriter.WriteMsg(m)
 }
 
@@ -358,6 +424,9 @@ type serialWriter struct {
 
 // WriteMsg implements dns.ResponseWriter.
 func (w serialWriter) WriteMsg(m *dns.Msg) error {
+	if m == nil {
+		return w.ResponseWriter.WriteMsg(m)
+	}
 	answer, ns := w.p.renumber(m.Answer), w.p.renumber(m.Ns)
 	if answer == nil && ns == nil {
 		return w.ResponseWriter.WriteMsg(m)

@@ -121,7 +121,7 @@ func (a *Alias) primeRecord(r *record, qtype uint16) {
 	d, err := a.locate(r.target, qtype, r.ttl)
 	switch {
 	case err != nil: // and so it will be until the Corefile or the zone changes
-		a.tellOnce("Alias %s fails: %v", question{r.owner, qtype}, err)
+		a.tellOnce("Alias to %s %s fails: %v", r.target, dns.TypeToString[qtype], err)
 	case d.own == nil:
 		a.cache.await(a.cache.ctx, d.question, d.limit, r.zone)
 	}

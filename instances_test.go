@@ -79,7 +79,7 @@ func TestPrimeCycle(t *testing.T) {
 	a, _ := newAlias(t, "example.org", "record one two.example.org\nrecord two one.example.org\nupstream 127.0.0.1", nil)
 	running.prime()
 	a.priming.Wait()
-	if want := "Alias one.example.org. A fails: loop: two.example.org. leads back to itself"; !strings.Contains(out.String(), want) {
+	if want := "Alias to two.example.org. A fails: loop: two.example.org. leads back to itself"; !strings.Contains(out.String(), want) {
 		t.Errorf("the log is %q, without %q", out.String(), want)
 	}
 }

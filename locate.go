@@ -1,54 +1,75 @@
 package alias
 
-import "github.com/miekg/dns"
+import (
+	"errors"
+	"time"
+
+	"github.com/miekg/dns"
+)
 
 // destination is where a target leads to inside ZONES: to a name outside, that an upstream knows about, or to data
 // of this server.
 type destination struct {
-	question          // what to ask upstream, unless own is set
-	limit    uint32   // the smallest TTL on the way
-	links    int      // how many links there are to it
-	own      *outcome // what this server's own data says; good for a second
+	question           // what to ask upstream, unless own is set
+	limit    uint32    // the smallest TTL on the way
+	links    int       // how many links there are to it
+	own      *outcome  // what this server's own data says
+	until    time.Time // until when the way is known to be this
 }
 
+// maxKept is how long an answer may be kept at most.
+const maxKept = time.Hour
+
 // locate follows target as long as it is inside ZONES, through aliases and through the backend's CNAMEs. limit is the TTL
-// of the alias. The error is a *failure: a cycle, or a chain that is too long.
+// of the alias. The error is a *failure: a cycle, a chain that is too long, or a backend that is too slow.
 func (a *Alias) locate(target string, qtype uint16, limit uint32) (destination, error) {
 	c := newChain(target)
-	for a.inside(c.end()) {
-		q := question{c.end(), qtype}
-		if r, _ := a.records.find(q.name); r != nil {
-			if _, ok := a.inForce(r, q); ok {
-				limit = min(limit, r.ttl)
-				if err := c.extend(r.target); err != nil {
-					return destination{}, err
-				}
-				continue
-			}
+	d := destination{limit: limit, until: a.cache.now().Add(maxKept)}
+	for began := time.Now(); a.inside(c.end()); {
+		if time.Since(began) > 2*a.upstreams.timeout || a.cache.ctx.Err() != nil {
+			return d, networkFailure("timeout", errors.New("the next plugins are too slow"))
 		}
-		h := a.look(q)
-		if !h.own() {
+		name := c.end()
+		if err := a.advance(&d, c, qtype); err != nil || d.own != nil {
+			return d, err
+		}
+		if c.end() == name {
 			break
 		}
-		addrs, err := c.follow(h.m.Answer, qtype)
-		if err == nil && c.end() == q.name && h.alias != nil {
-			c.ttl = min(c.ttl, h.alias.ttl)
-			err = c.extend(h.alias.target)
-		}
-		limit = min(limit, c.ttl)
-		switch {
-		case err != nil:
-			return destination{}, err
-		case len(addrs) > 0:
-			return destination{limit: limit, own: &outcome{addrs: addrs, ttl: limit}}, nil
-		case c.end() != q.name:
-			continue
-		case h.m.Rcode == dns.RcodeSuccess, h.m.Rcode == dns.RcodeNameError:
-			return destination{limit: limit, own: new(outcome)}, nil
-		}
-		break
 	}
-	return destination{question: question{c.end(), qtype}, limit: limit, links: c.links()}, nil
+	d.question, d.links = question{c.end(), qtype}, c.links()
+	return d, nil
+}
+
+// advance takes a step along c, which ends inside ZONES. It takes none when the backend has no data of its own there.
+func (a *Alias) advance(d *destination, c *chain, qtype uint16) error {
+	q := question{c.end(), qtype}
+	if r, _ := a.records.find(q.name); r != nil {
+		if h, ok := a.inForce(r, q); ok {
+			d.limit, d.until = min(d.limit, r.ttl), h.earlier(d.until)
+			return c.extend(r.target)
+		}
+	}
+	h := a.look(q)
+	d.until = h.earlier(d.until)
+	if !h.own() {
+		return nil
+	}
+	addrs, err := c.follow(h.m.Answer, qtype)
+	d.limit = min(d.limit, c.ttl)
+	switch {
+	case err != nil:
+		return err
+	case len(addrs) > 0:
+		d.own = &outcome{addrs: addrs, ttl: d.limit}
+	case c.end() != q.name:
+	case h.alias != nil:
+		d.limit = min(d.limit, h.alias.ttl)
+		return c.extend(h.alias.target)
+	case h.m.Rcode == dns.RcodeSuccess, h.m.Rcode == dns.RcodeNameError:
+		d.own = new(outcome)
+	}
+	return nil
 }
 
 // inside reports whether name is in ZONES. The root zone does not count.

@@ -5,10 +5,13 @@ import (
 	"sync"
 )
 
-// maxTold is how many messages are remembered as told. What zones and clients make is bounded by it.
-const maxTold = 1000
+// How many messages are logged once. Zones and clients could make any number of them.
+const (
+	maxTold       = 1000
+	maxLabelsTold = 100
+)
 
-// told has the warnings that were logged.
+// told has messages that were logged.
 type told struct {
 	mu   sync.Mutex
 	text map[string]struct{}
@@ -16,15 +19,19 @@ type told struct {
 
 // tellOnce logs a warning about what stays wrong until somebody changes it, unless it has been logged before.
 func (a *Alias) tellOnce(format string, v ...any) {
-	text := fmt.Sprintf(format, v...)
-	a.told.mu.Lock()
-	defer a.told.mu.Unlock()
-	if _, ok := a.told.text[text]; ok || len(a.told.text) == maxTold {
+	a.warnings.once(maxTold, fmt.Sprintf(format, v...))
+}
+
+// once logs text as a warning, unless it has been logged before, or most others have.
+func (t *told) once(most int, text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.text[text]; ok || len(t.text) == most {
 		return
 	}
-	if a.told.text == nil {
-		a.told.text = make(map[string]struct{})
+	if t.text == nil {
+		t.text = make(map[string]struct{})
 	}
-	a.told.text[text] = struct{}{}
+	t.text[text] = struct{}{}
 	log.Warning(text)
 }

@@ -277,7 +277,7 @@ func (s *reading) collect(rr dns.RR) {
 		}
 	case *dns.CNAME:
 		if x == nil && (s.flatten == flattenAll || s.flatten == flattenApex && owner == s.zone) {
-			s.add(owner, rr.Target, rr)
+			s.add(owner, canonical(rr.Target), rr)
 		}
 	case *dns.PrivateRR:
 		al := rdata.Of(rr)
@@ -285,13 +285,13 @@ func (s *reading) collect(rr dns.RR) {
 			return
 		}
 		if x == nil || al.Compare(&rdata.ALIAS{Target: x.alias.target}) < 0 {
-			s.add(owner, al.Target, rr)
+			s.add(owner, strings.ToLower(al.Target), rr)
 		}
 	}
 }
 
 func (s *reading) add(owner, target string, rr dns.RR) {
-	s.aliases[owner] = &expansion{owner: owner, alias: &alias{strings.ToLower(target), s.match(owner), ttlOf(rr)}}
+	s.aliases[owner] = &expansion{owner: owner, alias: &alias{target, s.match(owner), ttlOf(rr)}}
 }
 
 // walk calls do with the records of zone.

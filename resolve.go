@@ -152,11 +152,23 @@ func (c *chain) follow(answer []dns.RR, qtype uint16) ([]byte, error) {
 		if cname == nil {
 			return nil, nil
 		}
-		if err := c.extend(strings.ToLower(cname.Target)); err != nil {
+		if err := c.extend(canonical(cname.Target)); err != nil {
 			return nil, err
 		}
 		c.ttl = min(c.ttl, ttlOf(cname))
 	}
+}
+
+// canonical returns name in lower case and in one spelling, whatever is escaped in it: file hands out targets as they are
+// in the zone file.
+func canonical(name string) string {
+	if strings.Contains(name, `\`) {
+		buf := make([]byte, maxName+1)
+		if n, err := dns.PackDomainName(name, buf, 0, nil, false); err == nil {
+			name, _, _ = dns.UnpackDomainName(buf[:n], 0)
+		}
+	}
+	return strings.ToLower(name)
 }
 
 // extend adds a link to target.

@@ -2,6 +2,7 @@ package alias
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 	"github.com/miekg/dns"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 )
 
@@ -218,7 +220,7 @@ func (cfg *config) parseProperty(c *caddy.Controller) error {
 	property := c.Val()
 	args := c.RemainingArgs()
 	if first, ok := cfg.seen[property]; ok && property != "record" {
-		return c.Errf("%s: '%s' is one too many, it is given in line %d already", property, strings.Join(args, " "), first.line)
+		return c.Errf("%s: '%s' is one too many, it is given in line %d already", property, cmp.Or(strings.Join(args, " "), property), first.line)
 	}
 	cfg.seen[property] = place{c.Line(), args}
 
@@ -551,6 +553,7 @@ func (cfg *config) build() *Alias {
 		records:   cfg.records,
 		upstreams: us,
 		cache:     cfg.buildCache(us.resolve),
+		asks:      semaphore.NewWeighted(int64(cfg.concurrent)),
 		slots:     otter.Must(&otter.Options[spot, *slot]{MaximumSize: cfg.size}),
 
 		staleTTL:   cfg.staleTTL,

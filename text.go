@@ -21,25 +21,24 @@ type textWriter struct {
 
 // WriteMsg implements dns.ResponseWriter.
 func (w textWriter) WriteMsg(m *dns.Msg) error {
-	if beside := w.a.withText(m, w.q); beside != nil {
-		m = beside
+	if m != nil {
+		m = w.a.withText(m, w.q)
 	}
 	return w.ResponseWriter.WriteMsg(m)
 }
 
-// withText returns a copy of m, the backend's response to a TXT query, with the record for an alias, or nil when there is
-// no alias or no room for it: a CNAME, a referral, or records that are signed already.
+// withText returns m, the backend's response to a TXT query, with the record for an alias, when there is one and there is
+// room for its record: not beside a CNAME, in a referral, or in a zone that is signed already.
 func (a *Alias) withText(m *dns.Msg, q *incoming) *dns.Msg {
 	own := len(m.Answer) > 0 && m.Answer[0].Header().Rrtype == dns.TypeTXT
-	switch {
-	case m.Rcode != dns.RcodeSuccess, hasType(m.Answer, dns.TypeRRSIG):
-		return nil
-	case !own && (len(m.Answer) > 0 || hasType(m.Ns, dns.TypeNS)):
-		return nil
+	if m.Rcode != dns.RcodeSuccess || !own && (len(m.Answer) > 0 || hasType(m.Ns, dns.TypeNS)) || (reply{m: m}).signer() != "" {
+		return m
 	}
-	al := a.findText(q, m.Authoritative)
-	if al == nil {
-		return nil
+	whole := *q // of either family
+	whole.qtype = rdata.TypeALIAS
+	al, _ := a.find(&whole, m.Authoritative)
+	if al == nil || !a.signs && a.look(whole.question).signer() != "" {
+		return m
 	}
 	n := *m
 	if own {
@@ -50,14 +49,6 @@ func (a *Alias) withText(m *dns.Msg, q *incoming) *dns.Msg {
 	n.Authoritative = true
 	n.Answer, n.Ns = []dns.RR{textRecord(q.name, a.cache.clamp(al.ttl), al)}, nil
 	return &n
-}
-
-// findText returns the alias that a name has for either family, or nil.
-func (a *Alias) findText(q *incoming, authoritative bool) *alias {
-	whole := *q
-	whole.qtype = rdata.TypeALIAS
-	al, _ := a.find(&whole, authoritative)
-	return al
 }
 
 // escapes makes a string read as it is in the library's TXT records, that have them in presentation form.

@@ -57,7 +57,7 @@ func (p *primary) transfer(zone string) (<-chan []dns.RR, error) {
 
 // soaAlone returns the SOA record of z, for a secondary that is up to date.
 func (p *primary) soaAlone(z *outgoing) (<-chan []dns.RR, error) {
-	soa := p.a.soa(z.name)
+	soa := p.a.soa(question{z.name, dns.TypeSOA})
 	if soa == nil {
 		return nil, fmt.Errorf("no SOA record of %s", z.name)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	stdlog "log"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -186,7 +187,7 @@ func TestChainsInZone(t *testing.T) {
 			t.Errorf("%v failures were counted", n)
 		}
 	}
-	if n := strings.Count(log.String(), "Alias cycle.example.org. A fails: loop"); n != 1 {
+	if n := strings.Count(log.String(), "Alias to elcyc.example.org. A fails: loop"); n != 1 {
 		t.Errorf("the cycle was logged %d times:\n%s", n, log)
 	}
 }
@@ -327,6 +328,142 @@ func TestLateAlias(t *testing.T) {
 		late.Store(false)
 		c.Advance(time.Second)
 		queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 60 IN A " + v4}}.check(t, a)
+	}
+}
+
+// A wildcard of the Corefile does not take names that the backend may well have, but cannot tell of.
+func TestWildcardAndUnableBackend(t *testing.T) {
+	up := fake.New(t, good)
+	next := plugin.HandlerFunc(func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) {
+		return dns.RcodeServerFailure, nil // as secondary does before the first transfer, and file with an expired zone
+	})
+	a, _ := newAlias(t, "example.org", "record * target.example\nrecord @ target.example\nupstream "+up.Addr, next)
+	if m := query(t, a, "mail.example.org.", dns.TypeA); m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("got %v", m)
+	}
+	queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 300 IN A " + v4}}.check(t, a)
+}
+
+// What the backend says this moment counts for more than what it said a moment ago.
+func TestZoneChangesUnderHolding(t *testing.T) {
+	up := fake.New(t, good)
+	backend := new(zoneBackend)
+	own := zoneFile(t, nil, "b.example.org. 60 IN A 203.0.113.1", "a.example.org. 60 IN ALIAS b.example.org.")
+	aliased := zoneFile(t, nil, "b.example.org. 60 IN ALIAS target.example.", "a.example.org. 60 IN ALIAS b.example.org.")
+	backend.zone.Store(own)
+	a, c := newAlias(t, "example.org", "upstream "+up.Addr, backend)
+	query(t, a, "a.example.org.", dns.TypeA) // b is looked at
+	backend.zone.Store(aliased)
+	queryTest{name: "b.example.org.", qtype: dns.TypeA, answer: []string{"b.example.org. 60 IN A " + v4}}.check(t, a)
+
+	// Along a chain too a change is seen within a second of the query, however much of it was looked at before.
+	c.Advance(600 * time.Millisecond)
+	query(t, a, "b.example.org.", dns.TypeA)
+	c.Advance(300 * time.Millisecond)
+	query(t, a, "a.example.org.", dns.TypeA)
+	backend.zone.Store(own)
+	c.Advance(700 * time.Millisecond)
+	queryTest{name: "a.example.org.", qtype: dns.TypeA, answer: []string{"a.example.org. 60 IN A 203.0.113.1"}}.check(t, a)
+
+	// What was delegated, and is not any more.
+	backend.zone.Store(zoneFile(t, nil, "sub.example.org. 60 IN NS ns.elsewhere.example.", "x.example.org. 60 IN ALIAS www.sub.example.org."))
+	c.Advance(time.Second)
+	query(t, a, "x.example.org.", dns.TypeA)
+	backend.zone.Store(zoneFile(t, nil, "www.sub.example.org. 60 IN A 203.0.113.2", "x.example.org. 60 IN ALIAS www.sub.example.org."))
+	c.Advance(time.Second)
+	queryTest{name: "x.example.org.", qtype: dns.TypeA, answer: []string{"x.example.org. 60 IN A 203.0.113.2"}}.check(t, a)
+}
+
+// A CNAME record of the zone that leads to an alias comes with the addresses of that, and not with those it hides.
+func TestCNAMEToAlias(t *testing.T) {
+	up := fake.New(t, fake.Zone("target.example. 300 IN A "+v4, "example. 300 IN SOA ns.example. host.example. 1 2 3 4 60"))
+	backend := zoneFile(t, nil,
+		"example.org. 60 IN A 203.0.113.9",
+		"www.example.org. 60 IN CNAME example.org.",
+		"two.example.org. 60 IN CNAME www.example.org.",
+		"tozone.example.org. 60 IN CNAME zone.example.org.",
+		"zone.example.org. 50 IN ALIAS target.example.",
+		"toplain.example.org. 60 IN CNAME plain.example.org.",
+		"plain.example.org. 60 IN A 203.0.113.1",
+		`escaped.example.org. 60 IN ALIAS p\.d.example.org.`,
+		`p\.d.example.org. 60 IN CNAME q\046\100.example.org.`,
+		`q\.d.example.org. 60 IN ALIAS target.example.`,
+	)
+	a, _ := newAlias(t, "example.org", "record @ target.example\nupstream "+up.Addr, backend)
+	www := "www.example.org. 60 IN CNAME example.org."
+	for _, tc := range []queryTest{
+		{name: "www.example.org.", qtype: dns.TypeA, answer: []string{www, "example.org. 300 IN A " + v4}},
+		{name: "www.example.org.", qtype: dns.TypeAAAA, answer: []string{www}, ns: []string{exampleSOA}},
+		{name: "two.example.org.", qtype: dns.TypeA, answer: []string{"two.example.org. 60 IN CNAME www.example.org.", www, "example.org. 300 IN A " + v4}},
+		{name: "tozone.example.org.", qtype: dns.TypeA, answer: []string{"tozone.example.org. 60 IN CNAME zone.example.org.", "zone.example.org. 50 IN A " + v4}},
+		{name: "toplain.example.org.", qtype: dns.TypeA, answer: []string{"toplain.example.org. 60 IN CNAME plain.example.org.", "plain.example.org. 60 IN A 203.0.113.1"}},
+		{name: "escaped.example.org.", qtype: dns.TypeA, answer: []string{"escaped.example.org. 60 IN A " + v4}},
+	} {
+		for _, turn := range []string{"first", "again"} {
+			t.Run(tc.name+dns.TypeToString[tc.qtype]+"/"+turn, func(t *testing.T) { tc.check(t, a) })
+		}
+	}
+}
+
+// One mistake is one message, by however many names clients come upon it.
+func TestToldOnce(t *testing.T) {
+	log := logged(t)
+	a, _ := newAlias(t, "example.org", "target_from x/y\nupstream 127.0.0.1", zoneFile(t, nil,
+		"*.w.example.org. 60 IN ALIAS loop.w.example.org.",
+		"two.example.org. 60 IN ALIAS a.", "two.example.org. 60 IN ALIAS b."))
+	for i := range 2 * maxTold {
+		query(t, a, fmt.Sprintf("r%d.w.example.org.", i), dns.TypeA)
+		ctx := metadata.ContextWithMetadata(context.Background())
+		metadata.SetValueFunc(ctx, "x/y", func() string { return fmt.Sprintf("no host %d", i) })
+		exchange(t, ctx, a, new(dns.Msg).SetQuestion("example.org.", dns.TypeA))
+	}
+	query(t, a, "two.example.org.", dns.TypeA)
+	for text, want := range map[string]int{"Alias to loop.w.example.org. A fails": 1, "more than one ALIAS": 1, "Label x/y": maxLabelsTold} {
+		if n := strings.Count(log.String(), text); n != want {
+			t.Errorf("%q was logged %d times, want %d", text, n, want)
+		}
+	}
+}
+
+// A backend whose links are each slow in themselves does not hold up a query for all of them, nor the end.
+func TestSlowChain(t *testing.T) {
+	var zone []string
+	for i := range 15 {
+		zone = append(zone, fmt.Sprintf("a%d.example.org. 60 IN CNAME a%d.example.org.", i, i+1))
+	}
+	slow := plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		time.Sleep(90 * time.Millisecond)
+		m := new(dns.Msg).SetReply(r)
+		m.Authoritative = true
+		i := 0
+		fmt.Sscanf(r.Question[0].Name, "a%d.", &i)
+		m.Answer = fake.RRs(zone[i%len(zone)])
+		w.WriteMsg(m)
+		return dns.RcodeSuccess, nil
+	})
+	a, _ := newAlias(t, "example.org", "record @ a0.example.org\ntimeout 100ms\nupstream 127.0.0.1", slow)
+	began := time.Now()
+	if m := query(t, a, "example.org.", dns.TypeA); m.Rcode != dns.RcodeSuccess || len(m.Answer) > 0 {
+		t.Errorf("got %v", m)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+// A backend that is stuck, whatever its context says, is not asked without end.
+func TestStuckBackend(t *testing.T) {
+	up := fake.New(t, good)
+	stuck := make(chan struct{})
+	defer close(stuck)
+	next := plugin.HandlerFunc(func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { <-stuck; return 0, nil })
+	a, _ := newAlias(t, "example.org", "record @ b.example.org\ntimeout 1ms\nmax_concurrent 8\nupstream "+up.Addr, next)
+	before := runtime.NumGoroutine()
+	for i := range 100 {
+		a.look(question{fmt.Sprintf("n%d.example.org.", i), dns.TypeA})
+	}
+	if n := runtime.NumGoroutine() - before; n > 10 {
+		t.Errorf("%d goroutines wait for the backend", n)
 	}
 }
 
@@ -491,7 +628,7 @@ func TestFlattenThroughServer(t *testing.T) {
 				t.Errorf("got %v", got)
 			}
 		}
-		if n := asked.Load(); n != 2+i { // the first client's own query, and once a second
+		if n := asked.Load(); n != 1+i { // the first client's own query, then once a second
 			t.Errorf("second %d: the backend was asked %d times", i, n)
 		}
 		c.Advance(time.Second)
@@ -532,6 +669,7 @@ func TestText(t *testing.T) {
 		`signed.example.org. 60 IN TXT "signed"`,
 		"signed.example.org. 60 IN RRSIG TXT 13 3 60 20300101000000 20200101000000 1 example.org. c2ln",
 		"signed.example.org. 60 IN ALIAS target.example.",
+		"signed.example.org. 60 IN RRSIG TYPE65401 13 3 60 20300101000000 20200101000000 1 example.org. c2ln",
 	)
 	records := `
 		record rec target.example 900
@@ -573,10 +711,12 @@ func TestText(t *testing.T) {
 			t.Errorf("%s (-off +on):\n%s", name, diff)
 		}
 	}
-	r := new(dns.Msg).SetQuestion("signed.example.org.", dns.TypeTXT)
-	r.SetEdns0(1232, true)
-	if m := exchange(t, context.Background(), on, r); len(m.Answer) != 2 {
-		t.Errorf("signed: %v", m)
+	for _, do := range []bool{false, true} {
+		r := new(dns.Msg).SetQuestion("signed.example.org.", dns.TypeTXT)
+		r.SetEdns0(1232, do)
+		if got := text(exchange(t, context.Background(), on, r).Answer); strings.Contains(strings.Join(got, ""), "ALIAS") {
+			t.Errorf("signed, DO %v: %v", do, got)
+		}
 	}
 }
 
