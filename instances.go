@@ -1,6 +1,7 @@
 package alias
 
 import (
+	"maps"
 	"sync"
 	"time"
 	"weak"
@@ -47,6 +48,20 @@ func (is *instances) all() []*Alias {
 		}
 	}
 	return as
+}
+
+// primaryFor returns the one instance that has these zones and lets them leave, or nil when there is none or more.
+func (is *instances) primaryFor(zs zones) *primary {
+	var found *primary
+	for _, a := range is.all() {
+		if a.primary != nil && maps.Equal(a.zones, zs) {
+			if found != nil {
+				return nil
+			}
+			found = a.primary
+		}
+	}
+	return found
 }
 
 // entries returns how many answers all instances remember.

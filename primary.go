@@ -3,6 +3,7 @@ package alias
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -37,7 +38,8 @@ type primary struct {
 	backends []transfer.Transferer // those behind alias
 	names    func() []string       // the zones that may be there
 	notifier *notifier
-	omit     bool // an alias that fails is left out, and does not stop the transfer
+	omit     bool     // an alias that fails is left out, and does not stop the transfer
+	before   *primary // of the instance that a reload replaces, or nil
 
 	mu    sync.RWMutex
 	zones map[string]*outgoing
@@ -125,8 +127,13 @@ func (p *primary) poll() {
 		if p.ctx.Err() != nil {
 			return
 		}
-		p.visit(name)
+		if _, err := p.visit(name); err != nil {
+			p.a.cache.tell(log.Warningf, "Zone %s: %v", name, err)
+		}
 	}
+	p.mu.Lock()
+	p.before = nil // or each instance would hold all before it
+	p.mu.Unlock()
 }
 
 // all returns the zones.
@@ -147,37 +154,38 @@ func (p *primary) zone(name string) *outgoing {
 	return p.zones[name]
 }
 
-// visit sees whether the backend has the zone, and reads it when it has changed. It returns nil when it is not there.
-func (p *primary) visit(name string) *outgoing {
+// visit sees whether the backend has the zone, and reads it when it has changed. It returns nil when it is not there, and an
+// error when that is not known.
+func (p *primary) visit(name string) (*outgoing, error) {
 	if p.a.zones.match(name) == "" {
-		return nil
+		return nil, nil
 	}
 	r := p.a.ask(name, dns.TypeSOA)
 	z := p.zone(name)
 	soa := ownSOA(r, name)
 	switch {
-	case soa == nil && r.late:
-		return z
+	case soa == nil && r.late && z != nil:
+		return z, nil
+	case soa == nil && (r.late || r.unable):
+		return nil, fmt.Errorf("no SOA record of %s from the next plugins", name)
 	case soa == nil:
 		if z != nil {
 			z.clear() // but its serial number counts on, should it come back
 		}
-		return nil
+		return nil, nil
 	case z == nil:
 		z = p.add(name, soa.Serial)
 	}
 	z.scanning.Lock()
 	defer z.scanning.Unlock()
 	if z.upToDate(soa.Serial) {
-		return z
+		return z, nil
 	}
-	if err := p.scan(z); err != nil {
-		if !errors.Is(err, transfer.ErrNotAuthoritative) { // template and its like have nothing to transfer
-			p.a.cache.tell(log.Warningf, "Zone %s: %v", name, err)
-		}
-		return nil
+	err := p.scan(z)
+	if errors.Is(err, transfer.ErrNotAuthoritative) { // template and its like have nothing to transfer
+		return nil, nil
 	}
-	return z
+	return z, err
 }
 
 // ownSOA returns the SOA record of zone in r, or nil.
@@ -201,8 +209,23 @@ func (p *primary) add(name string, serial uint32) *outgoing {
 		return z
 	}
 	z := &outgoing{name: name, own: serial}
+	if p.before != nil {
+		if before := p.before.zone(name); before != nil {
+			z.succeed(before)
+		}
+	}
 	p.zones[name] = z
 	return z
+}
+
+// succeed makes z go on where another instance of it is, so that secondaries notice nothing of a reload.
+func (z *outgoing) succeed(before *outgoing) {
+	before.mu.Lock()
+	defer before.mu.Unlock()
+	z.own, z.ahead, z.announced, z.changed = before.own, before.ahead, before.announced, before.changed
+	for _, x := range before.expansions {
+		z.expansions = append(z.expansions, &expansion{owner: x.owner, qtype: x.qtype, alias: x.alias, addrs: x.addrs, known: x.known, ttl: x.ttl})
+	}
 }
 
 // scan reads the aliases of z. It goes over the records of the zone twice, to keep none of the others in memory.

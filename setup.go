@@ -78,7 +78,9 @@ func setup(c *caddy.Controller) error {
 				return plugin.Error("alias", err)
 			}
 			backends, names := findBackends(block.Handlers(), cfg.origins)
+			before := running.primaryFor(a.zones)
 			a.primary = newPrimary(a, backends, names, newNotifier(ss), cfg.omit)
+			a.primary.before = before
 		}
 		a.start()
 		log.Infof("Zones %s, records %d, upstreams %s, timeout %s", strings.Join(cfg.origins, " "), len(a.records.all),

@@ -19,7 +19,10 @@ func (a *Alias) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) {
 	if a.primary == nil {
 		return nil, transfer.ErrNotAuthoritative
 	}
-	z := a.primary.visit(strings.ToLower(zone))
+	z, err := a.primary.visit(strings.ToLower(zone))
+	if err != nil {
+		return nil, err // and not the zone with what nobody knows, from the backend
+	}
 	if z == nil || !z.shifted() {
 		return nil, transfer.ErrNotAuthoritative
 	}

@@ -317,6 +317,33 @@ func TestSerialAfterRestart(t *testing.T) {
 	}
 }
 
+// After a reload, which is another instance in the same process, secondaries notice nothing unless something has changed.
+func TestSerialAfterReload(t *testing.T) {
+	up := fake.New(t, good)
+	backend := new(zoneBackend)
+	backend.zone.Store(zoneWith(t, 7, "example.org. 60 IN ALIAS target.example."))
+	old, c := newPrimaryAlias(t, "upstream "+up.Addr, backend)
+	follow(old)
+	_, last := leaves(t, old)
+	for i, address := range []string{v4, "192.0.2.2"} {
+		up.Set(fake.Zone("target.example. 300 IN A "+address, "target.example. 300 IN AAAA "+v6))
+		before := running.primaryFor(old.zones)
+		if before != old.primary {
+			t.Fatal("found another instance before")
+		}
+		a, _ := newPrimaryAlias(t, "upstream "+up.Addr, backend)
+		a.cache.now, a.primary.before = c.Now, before
+		c.Advance(time.Second)
+		follow(a)
+		_, serial := leaves(t, a)
+		if grows := serialBefore(last, serial); grows != (i == 1) || !grows && serial != last {
+			t.Errorf("reload %d: serial number %d after %d", i, serial, last)
+		}
+		old.stop()
+		old, last = a, serial
+	}
+}
+
 // A clock that is set back does not take the serial number with it.
 func TestSerialAndClock(t *testing.T) {
 	z := &outgoing{name: "example.org.", own: 1}
