@@ -97,9 +97,6 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		q.exists = q.exists || q.target != ""
 	}
 	switch {
-	case q.qtype == dns.TypeSOA && a.primary != nil && a.primary.zone(q.name) == nil:
-		a.primary.visit(q.name) // a secondary may ask for a zone that has just appeared
-		return a.pass(ctx, w, r, &q)
 	case a.text && q.qtype == dns.TypeTXT && a.zones.match(q.name) != "":
 		text := q // which may not stay on the stack, as q does
 		return a.pass(ctx, textWriter{w, a, &text}, r, &q)

@@ -424,7 +424,7 @@ type serialWriter struct {
 
 // WriteMsg implements dns.ResponseWriter.
 func (w serialWriter) WriteMsg(m *dns.Msg) error {
-	if m == nil {
+	if m == nil || !m.Authoritative {
 		return w.ResponseWriter.WriteMsg(m)
 	}
 	answer, ns := w.p.renumber(m.Answer), w.p.renumber(m.Ns)

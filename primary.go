@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"hash/fnv"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,10 @@ const (
 
 	// spread is over how much time those are spread that are due in the same moment.
 	spread = time.Second
+
+	// maxJump is by how much the serial number that leaves grows at once with the backend's own: so little that a further
+	// change does not take it out of the half of the number space that counts as later (RFC 1982, section 3.2).
+	maxJump = 1 << 30
 
 	// pollEvery is how often the backends are asked for the serial numbers of their zones.
 	pollEvery = 2 * time.Second
@@ -57,11 +62,13 @@ type outgoing struct {
 	mu         sync.Mutex
 	own        uint32 // the backend's serial number
 	ahead      uint32 // by how much the one that leaves is ahead; 0 as long as there has been no alias
+	seen       bool   // it has been looked at
 	scanned    bool   // expansions are those of the zone with the serial number asOf
 	asOf       uint32
 	expansions []*expansion
 	changed    bool // secondaries have other addresses
-	announced  bool // secondaries were told of all that is here
+	news       bool // there are addresses that no secondary has got
+	announced  bool // secondaries were told of all that was here at the start
 }
 
 // expansion is one family of an alias in a zone that leaves. But for what says so, it is not changed.
@@ -182,7 +189,8 @@ func (p *primary) visit(name string) (*outgoing, error) {
 		return z, nil
 	}
 	err := p.scan(z)
-	if errors.Is(err, transfer.ErrNotAuthoritative) { // template and its like have nothing to transfer
+	if errors.Is(err, transfer.ErrNotAuthoritative) { // what cannot be transferred
+		z.clear()
 		return nil, nil
 	}
 	return z, err
@@ -345,10 +353,15 @@ func (p *primary) closest(name string) string {
 
 // serial returns the serial number that leaves with the backend's soa.
 func (p *primary) serial(soa *dns.SOA) uint32 {
-	if z := p.zone(strings.ToLower(soa.Hdr.Name)); z != nil {
-		return z.serial(soa.Serial)
+	name := strings.ToLower(soa.Hdr.Name)
+	z := p.zone(name)
+	if z == nil || !z.wasSeen() { // secondaries may ask for a zone that has just appeared
+		z, _ = p.visit(name)
 	}
-	return soa.Serial
+	if z == nil {
+		return soa.Serial
+	}
+	return z.serial(soa.Serial)
 }
 
 // renumber returns a copy of rrs in which the SOA record has the serial number that leaves, or nil if there is none that
@@ -374,7 +387,7 @@ func (p *primary) renumber(rrs []dns.RR) []dns.RR {
 func (p *primary) follow() {
 	now := p.a.cache.now()
 	for _, z := range p.all() {
-		if z.turn(now) {
+		if z.turn() {
 			p.announce(z)
 		}
 		if due := z.dueBy(now); len(due) > 0 {
@@ -418,7 +431,8 @@ func (p *primary) resolveOne(z *outgoing, x *expansion) {
 
 // lookupFor returns the addresses of x and their TTL, even when they are stale, and when they are to be looked up again.
 func (a *Alias) lookupFor(ctx context.Context, x *expansion) (addrs []byte, ttl uint32, due time.Time, err error) {
-	due = a.cache.now().Add(minRefresh + rand.N(spread))
+	jitter := spreadOf(x.alias.target)
+	due = a.cache.now().Add(minRefresh + jitter)
 	d, err := a.locate(x.alias.target, x.qtype, x.alias.ttl)
 	switch {
 	case err != nil:
@@ -429,7 +443,7 @@ func (a *Alias) lookupFor(ctx context.Context, x *expansion) (addrs []byte, ttl 
 	e := a.cache.await(ctx, d.question, d.limit, x.alias.zone)
 	now := a.cache.now()
 	left := a.cache.left(e, d.limit, now)
-	if end := now.Add(left + rand.N(spread)); end.After(due) {
+	if end := now.Add(left + jitter); end.After(due) {
 		due = end
 	}
 	switch {
@@ -441,6 +455,21 @@ func (a *Alias) lookupFor(ctx context.Context, x *expansion) (addrs []byte, ttl 
 		return e.addrs, a.staleTTL, due, nil
 	}
 	return e.addrs, a.cache.of(e, d.limit), due, nil
+}
+
+// spreadOf returns by how much later than it could a target is looked up again: all aliases of a target at the same time,
+// for one change is to be one transfer.
+func spreadOf(target string) time.Duration {
+	h := fnv.New32a()
+	io.WriteString(h, target)
+	return time.Duration(h.Sum32()) % spread
+}
+
+// wasSeen reports whether z has been looked at, so that its serial number is known.
+func (z *outgoing) wasSeen() bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.seen
 }
 
 // shifted reports whether the serial number of z is not the backend's.
@@ -462,19 +491,29 @@ func (z *outgoing) current() (uint32, []*expansion) {
 func (z *outgoing) serial(own uint32) uint32 {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	if serialBefore(z.own, own) {
-		z.own = own
-	}
+	z.advance(own)
 	return z.own + z.ahead
+}
+
+// advance takes note of the backend's serial number, unless it is before the last. The lock is held.
+func (z *outgoing) advance(own uint32) {
+	if !serialBefore(z.own, own) {
+		return
+	}
+	if jump := own - z.own; jump > maxJump && z.ahead != 0 {
+		z.ahead -= jump - maxJump
+	}
+	z.own = own
 }
 
 // upToDate takes note of the backend's serial number, and reports whether the zone has been read with it.
 func (z *outgoing) upToDate(own uint32) bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	if own != z.own {
-		if !serialBefore(z.own, own) && z.ahead != 0 {
-			z.ahead += z.own - own + 1 // the one that leaves never goes back
+	z.advance(own)
+	if own != z.own { // it has gone back, and the one that leaves never does
+		if z.ahead != 0 {
+			z.ahead += z.own - own
 			z.changed = true
 		}
 		z.own = own
@@ -491,12 +530,18 @@ func (z *outgoing) replace(xs []*expansion, asOf uint32, now time.Time) bool {
 	for _, x := range z.expansions {
 		last[question{x.owner, x.qtype}] = x
 	}
+	same := len(xs) == len(last)
 	for _, x := range xs {
 		if l := last[question{x.owner, x.qtype}]; l != nil {
 			x.addrs, x.known, x.ttl = l.addrs, l.known, l.ttl
+		} else {
+			same = false
 		}
 	}
-	z.expansions, z.scanned, z.asOf = xs, true, asOf
+	if !same && !z.scanned && z.ahead != 0 { // because of a reload, or the zone was gone: its own serial number may be the same
+		z.changed = true
+	}
+	z.expansions, z.scanned, z.seen, z.asOf = xs, true, true, asOf
 	if len(xs) == 0 || z.ahead != 0 {
 		return false
 	}
@@ -508,12 +553,14 @@ func (z *outgoing) replace(xs []*expansion, asOf uint32, now time.Time) bool {
 func (z *outgoing) clear() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	z.expansions, z.scanned = nil, false
+	z.expansions, z.scanned, z.seen = nil, false, true
 }
 
 // set takes note of the addresses of x, which secondaries get from now on. The lock is held.
 func (z *outgoing) set(x *expansion, addrs []byte) {
-	if !x.known || !sameAddrs(x.addrs, addrs, addrLen(x.qtype)) {
+	if !x.known {
+		z.news = true
+	} else if !sameAddrs(x.addrs, addrs, addrLen(x.qtype)) {
 		z.changed = true
 	}
 	x.addrs, x.known = addrs, true
@@ -535,26 +582,21 @@ func (z *outgoing) dueBy(now time.Time) []*expansion {
 
 // turn makes the serial number grow when the addresses have changed, and reports whether secondaries are to be told. The
 // first time they are when all aliases have been looked up.
-func (z *outgoing) turn(now time.Time) bool {
+func (z *outgoing) turn() bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if !z.announced {
 		if z.ahead == 0 || slices.ContainsFunc(z.expansions, func(x *expansion) bool { return !x.tried }) {
 			return false
 		}
-		z.announced, z.changed = true, true
+		z.announced = true
 	}
-	if !z.changed {
-		return false
+	tell := z.changed || z.news
+	if z.changed {
+		z.ahead++ // more slowly than the clock, so that the one after a restart is later
 	}
-	z.changed = false
-	// Counting by the clock, it is ahead of all that left before a restart.
-	if ahead := clockOf(now); serialBefore(z.ahead, ahead) {
-		z.ahead = ahead
-	} else {
-		z.ahead++
-	}
-	return true
+	z.changed, z.news = false, false
+	return tell
 }
 
 // clockOf returns the tenths of a second since the epoch.

@@ -76,7 +76,7 @@ func (p *primary) settle(z *outgoing, expansions []*expansion) error {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	for _, x := range expansions {
-		if x.err == nil {
+		if x.err == nil || x.known { // secondaries have what is known
 			continue
 		}
 		if !p.omit {

@@ -58,11 +58,18 @@ func serveZone(t *testing.T, zone, properties, backend string) *process {
 	return startServer(t, port, zoneDir(t, port, zone, properties, backend), "Corefile")
 }
 
-// replaceZone replaces the zone file in dir at once, for whoever reads it in the meantime.
+// replaceZone replaces the zone file in dir.
 func replaceZone(t *testing.T, dir, zone string) {
 	t.Helper()
-	write(t, filepath.Join(dir, "new"), zone)
-	if err := os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "db.example.org")); err != nil {
+	replaceFile(t, filepath.Join(dir, "db.example.org"), zone)
+}
+
+// replaceFile replaces a file at once, for whoever reads it in the meantime.
+func replaceFile(t *testing.T, path, content string) {
+	t.Helper()
+	whole := filepath.Join(filepath.Dir(path), "new")
+	write(t, whole, content)
+	if err := os.Rename(whole, path); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,0 +1,574 @@
+package test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coredns/alias/test/upstream"
+
+	"github.com/miekg/dns"
+)
+
+// startNSD starts an NSD at port as a secondary of primary, with a key when it has one.
+func startNSD(t *testing.T, port, primary, key string) *process {
+	t.Helper()
+	nsd, dir := need(t, "nsd"), t.TempDir()
+	name, keys := "NOKEY", ""
+	if key != "" {
+		name, keys = keyName, fmt.Sprintf("key:\n    name: %s\n    algorithm: hmac-sha256\n    secret: %q", keyName, key)
+	}
+	host, at, _ := strings.Cut(primary, ":")
+	conf := filepath.Join(dir, "nsd.conf")
+	write(t, conf, fmt.Sprintf(`
+server:
+    ip-address: 127.0.0.1
+    port: %s
+    server-count: 1
+    username: ""
+    chroot: ""
+    zonesdir: %q
+    xfrdir: %[2]q
+    xfrdfile: ""
+    zonelistfile: "%[2]s/zones"
+    database: ""
+    pidfile: ""
+    verbosity: 2
+remote-control:
+    control-enable: no
+%s
+zone:
+    name: example.org
+    zonefile: ""
+    allow-notify: %s NOKEY
+    request-xfr: %[4]s@%s %s
+`, port, dir, keys, host, at, name))
+	return launch(t, local(port), dir, nil, nsd, "-d", "-c", conf)
+}
+
+// startKnot starts a Knot DNS at port as a secondary of primary for zones.
+func startKnot(t *testing.T, port, primary string, zones ...string) *process {
+	t.Helper()
+	knot, dir := need(t, "knotd"), t.TempDir()
+	conf := filepath.Join(dir, "knot.conf")
+	write(t, conf, fmt.Sprintf(`
+server:
+    rundir: %q
+    listen: 127.0.0.1@%s
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+log:
+  - target: stdout
+    any: info
+database:
+    storage: %[1]q
+    journal-db-max-size: 16M
+    kasp-db-max-size: 16M
+    timer-db-max-size: 16M
+remote:
+  - id: primary
+    address: %[3]s
+acl:
+  - id: primary
+    remote: primary
+    action: notify
+template:
+  - id: default
+    storage: %[1]q
+    master: primary
+    acl: primary
+zone:
+  - domain: %[4]s
+`, dir, port, strings.Replace(primary, ":", "@", 1), strings.Join(zones, "\n  - domain: ")))
+	return launch(t, local(port), dir, nil, knot, "-c", conf)
+}
+
+// startBIND starts a BIND at port as a secondary of primary. It takes NOTIFY from the address of primary only.
+func startBIND(t *testing.T, port, primary string) *process {
+	t.Helper()
+	named, dir := need(t, "named"), t.TempDir()
+	conf := filepath.Join(dir, "named.conf")
+	write(t, conf, fmt.Sprintf(`
+options {
+	directory %q;
+	listen-on port %s { 127.0.0.1; };
+	listen-on-v6 { none; };
+	pid-file none;
+	session-keyfile none;
+	recursion no;
+	dnssec-validation no;
+	notify no;
+};
+controls { };
+zone "example.org" {
+	type secondary;
+	primaries { %s; };
+	file "db.example.org";
+};
+`, dir, port, strings.Replace(primary, ":", " port ", 1)))
+	return launch(t, local(port), dir, nil, named, "-g", "-n", "1", "-c", conf)
+}
+
+// startPowerDNSSecondary starts a PowerDNS at port as a secondary of primary.
+func startPowerDNSSecondary(t *testing.T, port, primary string) *process {
+	t.Helper()
+	return launchPowerDNS(t, port, t.TempDir(), "type slave; masters { "+primary+"; }", "secondary=yes")
+}
+
+// keyName is the name of the key for transfers.
+const keyName = "transfer.example.org"
+
+// startAll starts a server of zone, with these properties of alias, and a secondary of each kind. NOTIFY goes to
+// others, too.
+func startAll(t *testing.T, zone, properties string, others ...string) (primary *process, secondaries []*process) {
+	t.Helper()
+	ports := []string{freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)}
+	to := slices.Clone(others)
+	for _, port := range ports[1:] {
+		to = append(to, local(port))
+	}
+	dir := zoneDir(t, ports[0], zone, properties, transferTo(to...))
+	primary = startServer(t, ports[0], dir, "Corefile")
+	return primary, []*process{
+		startNSD(t, ports[1], primary.addr, ""),
+		startKnot(t, ports[2], primary.addr, "example.org"),
+		startBIND(t, ports[3], primary.addr),
+		startPowerDNSSecondary(t, ports[4], primary.addr),
+	}
+}
+
+// transferTo has the zone file served, and transferred to these addresses.
+func transferTo(to ...string) string {
+	return "transfer {\nto " + strings.Join(to, " ") + "\n}\n" + fromFile
+}
+
+// restart starts a server again that was killed.
+func (p *process) restart(t *testing.T) *process {
+	t.Helper()
+	_, port, _ := strings.Cut(p.addr, ":")
+	return startServer(t, port, p.Dir, "Corefile")
+}
+
+// followedZone is a zone for secondaries, with this mail server, and with aliases of target.
+func followedZone(serial uint32, mail, target string) string {
+	return fmt.Sprintf(`$TTL 300
+@       IN SOA   ns1 hostmaster %d 7200 3600 1209600 300
+        IN NS    ns1
+        IN MX    10 %s
+        IN TXT   "v=spf1 mx -all"
+        IN ALIAS %[3]s
+ns1     IN A     192.0.2.53
+own     IN ALIAS %[3]s
+        IN A     192.0.2.80
+*.shop  IN ALIAS %[3]s
+www     IN CNAME %[3]s
+`, serial, mail, target)
+}
+
+var firstZone = followedZone(1, "mail", "app.hosting.example.")
+
+// followedRecords are the aliases beside those in followedZone.
+const followedRecords = `
+	record record app.hosting.example
+	record *.records app.hosting.example
+	flatten all
+	upstream `
+
+// The names of aliases, as clients ask for them.
+var (
+	zoneOwners = []string{"example.org.", "a.shop.example.org.", "www.example.org."}
+	owners     = append([]string{"record.example.org.", "a.records.example.org."}, zoneOwners...)
+)
+
+// hosting is an upstream that knows the target of the aliases with these addresses, for ttl seconds.
+func hosting(ttl int, addresses ...string) upstream.Handler {
+	var records []string
+	for _, address := range addresses {
+		qtype := dns.TypeA
+		if strings.Contains(address, ":") {
+			qtype = dns.TypeAAAA
+		}
+		records = append(records, fmt.Sprintf("app.hosting.example. %d IN %s %s", ttl, dns.Type(qtype), address))
+	}
+	return upstream.Zone(records...)
+}
+
+// What the target has, in the order of process.all.
+var (
+	oldAddresses = []string{"2001:db8:80::80", "203.0.113.80", "203.0.113.81"}
+	newAddresses = []string{"2001:db8:90::90", "203.0.113.90", "203.0.113.91"}
+
+	appAddresses   = []string{"2001:db8:80::80", "203.0.113.80"} // in targets
+	otherAddresses = []string{"2001:db8:90::90", "203.0.113.90"}
+)
+
+// A change at the upstream is seen when the TTL has run out, but not before 30 s are over since the last look, and has
+// another 5 s until it is at all secondaries.
+const seen = 35 * time.Second
+
+// awaitAddresses waits until all servers have just these addresses for all names.
+func awaitAddresses(t *testing.T, patience time.Duration, servers []*process, names, addresses []string) {
+	t.Helper()
+	begin := time.Now()
+	for _, server := range servers {
+		what := fmt.Sprintf("%s has %v", filepath.Base(server.Path), addresses)
+		eventually(t, time.Until(begin.Add(patience)).Round(time.Second), what, func() bool {
+			return !slices.ContainsFunc(names, func(name string) bool { return !slices.Equal(server.all(t, name), addresses) })
+		})
+		t.Logf("%s after %s", what, time.Since(begin).Round(time.Millisecond))
+	}
+}
+
+// all returns the addresses that server has for name, in order.
+func (p *process) all(t *testing.T, name string) []string {
+	t.Helper()
+	addresses := strings.Fields(p.address(t, name, dns.TypeA) + " " + p.address(t, name, dns.TypeAAAA))
+	slices.Sort(addresses)
+	return addresses
+}
+
+// oneSerial waits until the primary and its secondaries show one serial number in everything they say, and returns it.
+func oneSerial(t *testing.T, primary *process, secondaries []*process) uint32 {
+	t.Helper()
+	var serials []uint32
+	eventually(t, 5*time.Second, "there is one serial number everywhere", func() bool {
+		serials = transferSerials(t, primary)
+		for _, server := range append(secondaries, primary) {
+			serials = append(serials, server.serials(t)...)
+		}
+		return len(slices.Compact(serials)) == 1
+	})
+	return serials[0]
+}
+
+// serials returns the serial numbers in what p answers: to questions for the SOA record, and when it has no answer.
+func (p *process) serials(t *testing.T) []uint32 {
+	t.Helper()
+	var serials []uint32
+	for _, network := range []string{"udp", "tcp"} {
+		serials = append(serials,
+			serialIn(query(t, p.addr, network, "example.org.", dns.TypeSOA).Answer),
+			serialIn(query(t, p.addr, network, "example.org.", dns.TypeCAA).Ns),
+			serialIn(query(t, p.addr, network, "record.example.org.", dns.TypeTXT).Ns),
+			serialIn(query(t, p.addr, network, "nothing.example.org.", dns.TypeA).Ns))
+	}
+	return serials
+}
+
+// transferSerials returns the serial numbers at both ends of a transfer.
+func transferSerials(t *testing.T, primary *process) []uint32 {
+	t.Helper()
+	rrs := transfer(t, primary, new(dns.Msg).SetAxfr("example.org."))
+	return []uint32{serialIn(rrs[:1]), serialIn(rrs[len(rrs)-1:])}
+}
+
+// serialIn returns the serial number of the SOA record in rrs, 0 for none.
+func serialIn(rrs []dns.RR) uint32 {
+	for _, rr := range rrs {
+		if soa, ok := rr.(*dns.SOA); ok {
+			return soa.Serial
+		}
+	}
+	return 0
+}
+
+// transfer returns the records that server sends on the request r.
+func transfer(t *testing.T, server *process, r *dns.Msg) []dns.RR {
+	t.Helper()
+	envelopes, err := new(dns.Transfer).In(r, server.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rrs []dns.RR
+	for e := range envelopes {
+		if e.Error != nil {
+			t.Fatalf("%s %s: %v", r.Question[0].Name, dns.Type(r.Question[0].Qtype), e.Error)
+		}
+		rrs = append(rrs, e.RR...)
+	}
+	return rrs
+}
+
+// checkGrown checks that a serial number has grown (RFC 1982).
+func checkGrown(t *testing.T, before, after uint32) {
+	t.Helper()
+	if int32(after-before) <= 0 {
+		t.Errorf("The serial number was %d and is %d", before, after)
+	}
+}
+
+// Name servers that know nothing of aliases have the addresses, and get them when they change, without anybody asking
+// the primary.
+func TestSecondaries(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, hosting(5, oldAddresses...))
+	listener := upstream.New(t, upstream.Rcode(dns.RcodeSuccess))
+	notified := func() int { return listener.Asked("example.org.", dns.TypeSOA) }
+	primary, secondaries := startAll(t, firstZone, followedRecords+up.Addr, listener.Addr)
+
+	awaitAddresses(t, 15*time.Second, secondaries, owners, oldAddresses)
+	for _, server := range secondaries {
+		t.Run(filepath.Base(server.Path), func(t *testing.T) { checkFollowed(t, server) })
+	}
+	first := oneSerial(t, primary, secondaries)
+	checkTransfer(t, primary, first)
+
+	before := notified()
+	up.Set(hosting(5, newAddresses...))
+	awaitAddresses(t, seen, secondaries, owners, newAddresses)
+	awaitAddresses(t, time.Second, secondaries, []string{"own.example.org."}, []string{"192.0.2.80", "2001:db8:90::90"})
+	time.Sleep(3 * time.Second) // not all aliases of a target are looked up in the same moment
+	second := oneSerial(t, primary, secondaries)
+	checkGrown(t, first, second)
+	t.Logf("%d times NOTIFY", notified()-before)
+	if n := notified() - before; n < 1 || n > 3 {
+		t.Errorf("%d times NOTIFY for one change", n)
+	}
+	if secondaries[1].logged(t, "AXFR-style IXFR") == 0 {
+		t.Error("Knot was not sent the zone for its IXFR")
+	}
+
+	// The same in another order and with another TTL is no change.
+	before = notified()
+	up.Set(hosting(20, newAddresses[2], newAddresses[1], newAddresses[0]))
+	awaitRefresh(t, up)
+	time.Sleep(3 * time.Second)
+	if n := notified() - before; n > 0 {
+		t.Errorf("%d times NOTIFY for no change", n)
+	}
+	if serial := oneSerial(t, primary, secondaries); serial != second {
+		t.Errorf("The serial number was %d and is %d after no change", second, serial)
+	}
+}
+
+// awaitRefresh waits until up was asked once more for both families.
+func awaitRefresh(t *testing.T, up *upstream.Server) {
+	t.Helper()
+	asked := func() (v4, v6 int) {
+		return up.Asked("app.hosting.example.", dns.TypeA), up.Asked("app.hosting.example.", dns.TypeAAAA)
+	}
+	v4, v6 := asked()
+	eventually(t, seen, "the upstream is asked again", func() bool {
+		a, aaaa := asked()
+		return a > v4 && aaaa > v6
+	})
+}
+
+// checkFollowed checks what a secondary answers that has followedZone, with the old addresses.
+func checkFollowed(t *testing.T, server *process) {
+	t.Helper()
+	exchanges := []exchange{
+		{"example.org.", dns.TypeNS, []string{"example.org. 300 IN NS ns1.example.org."}},
+		{"example.org.", dns.TypeMX, []string{"example.org. 300 IN MX 10 mail.example.org."}},
+		{"example.org.", dns.TypeTXT, []string{`example.org. 300 IN TXT "v=spf1 mx -all"`}},
+		{"own.example.org.", dns.TypeA, []string{"own.example.org. 300 IN A 192.0.2.80"}},
+		{"own.example.org.", dns.TypeAAAA, []string{"own.example.org. 5 IN AAAA 2001:db8:80::80"}},
+		{"own.example.org.", aliasType, nil},
+	}
+	for _, owner := range owners {
+		exchanges = append(exchanges,
+			exchange{owner, dns.TypeA, []string{owner + " 5 IN A 203.0.113.80", owner + " 5 IN A 203.0.113.81"}},
+			exchange{owner, dns.TypeAAAA, []string{owner + " 5 IN AAAA 2001:db8:80::80"}},
+			exchange{owner, aliasType, nil})
+	}
+	checkExchanges(t, server, exchanges...)
+}
+
+// checkTransfer checks what primary transfers that has followedZone, with the old addresses and this serial number.
+func checkTransfer(t *testing.T, primary *process, serial uint32) {
+	t.Helper()
+	soa := fmt.Sprintf("example.org. 300 IN SOA ns1.example.org. hostmaster.example.org. %d 7200 3600 1209600 300", serial)
+	zone := []string{
+		soa, soa,
+		"example.org. 300 IN NS ns1.example.org.",
+		"example.org. 300 IN MX 10 mail.example.org.",
+		`example.org. 300 IN TXT "v=spf1 mx -all"`,
+		"ns1.example.org. 300 IN A 192.0.2.53",
+		"own.example.org. 300 IN A 192.0.2.80",
+		"own.example.org. 5 IN AAAA 2001:db8:80::80",
+	}
+	for _, owner := range []string{"", "*.shop.", "www.", "record.", "*.records."} {
+		for _, address := range []string{"A 203.0.113.80", "A 203.0.113.81", "AAAA 2001:db8:80::80"} {
+			zone = append(zone, owner+"example.org. 5 IN "+address)
+		}
+	}
+	checkRecords(t, transfer(t, primary, new(dns.Msg).SetAxfr("example.org.")), zone...)
+
+	ixfr := func(serial uint32) []dns.RR {
+		return transfer(t, primary, new(dns.Msg).SetIxfr("example.org.", serial, "ns1.", "hostmaster."))
+	}
+	checkRecords(t, ixfr(serial), soa)
+	checkRecords(t, ixfr(serial-1), zone...)
+	checkRecords(t, ixfr(serial-1<<30), zone...)
+}
+
+// edit is what is done to a zone file, and what is there then.
+type edit struct {
+	growth    uint32 // of its serial number
+	target    string
+	addresses []string
+}
+
+// What is edited in the zone file is at all secondaries within seconds, however far its serial number goes.
+func TestZoneFileEdited(t *testing.T) {
+	t.Parallel()
+	testEdits(t,
+		edit{1, "app.hosting.example.", appAddresses},
+		edit{1<<31 - 1, "app.hosting.example.", appAddresses},
+		edit{1, "new.hosting.example.", otherAddresses})
+}
+
+// So it is when the addresses change at the same time, and when the serial number goes back.
+func TestZoneFileJumps(t *testing.T) {
+	t.Parallel()
+	testEdits(t,
+		edit{1<<31 - 1, "new.hosting.example.", otherAddresses},
+		edit{1<<32 - 10, "app.hosting.example.", appAddresses})
+}
+
+func testEdits(t *testing.T, edits ...edit) {
+	t.Helper()
+	primary, secondaries := startAll(t, firstZone, followedRecords+upstream.New(t, targets).Addr)
+	awaitAddresses(t, 15*time.Second, secondaries, zoneOwners, appAddresses)
+	serial := oneSerial(t, primary, secondaries)
+	own := uint32(1)
+	for i, edit := range edits {
+		mail := fmt.Sprintf("mail%d.", i)
+		own += edit.growth
+		replaceZone(t, primary.Dir, followedZone(own, mail+"example.org.", edit.target))
+		for _, server := range secondaries {
+			awaitZone(t, server, "example.org.", mail)
+		}
+		awaitAddresses(t, 5*time.Second, secondaries, zoneOwners, edit.addresses)
+		before := serial
+		serial = oneSerial(t, primary, secondaries)
+		checkGrown(t, before, serial)
+	}
+}
+
+// A primary that keeps nothing is killed, and reloaded. Its secondaries do not fall behind.
+func TestPrimaryKilled(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, hosting(5, oldAddresses...))
+	primary, secondaries := startAll(t, firstZone, followedRecords+up.Addr)
+	awaitAddresses(t, 15*time.Second, secondaries, owners, oldAddresses)
+	serial := oneSerial(t, primary, secondaries)
+	grows := func() {
+		t.Helper()
+		before := serial
+		serial = oneSerial(t, primary, secondaries)
+		checkGrown(t, before, serial)
+	}
+
+	primary.kill(t)
+	up.Set(hosting(5, newAddresses...))
+	primary = primary.restart(t)
+	awaitAddresses(t, 10*time.Second, secondaries, owners, newAddresses)
+	grows()
+	up.Set(hosting(5, oldAddresses...))
+	awaitAddresses(t, seen, secondaries, owners, oldAddresses)
+	grows()
+
+	primary.signal(t, syscall.SIGUSR1)
+	eventually(t, 10*time.Second, "the reload is over", func() bool { return primary.logged(t, "Reloading complete") > 0 })
+	for _, now := range append(transferSerials(t, primary), primary.serials(t)...) {
+		if int32(now-serial) < 0 {
+			t.Errorf("The serial number was %d and is %d after the reload", serial, now)
+		}
+	}
+	up.Set(hosting(5, newAddresses...))
+	awaitAddresses(t, seen, secondaries, owners, newAddresses)
+	grows()
+}
+
+// With an upstream that is dead from the start there are no addresses to transfer.
+func TestDeadUpstreamAtStart(t *testing.T) {
+	// What has failed is looked up again after a while that doubles.
+	const patience = 60 * time.Second
+	t.Run("abort", func(t *testing.T) {
+		t.Parallel()
+		up := upstream.New(t, hosting(5, oldAddresses...))
+		primary, secondaries := startAll(t, firstZone, followedRecords+up.Addr)
+		awaitAddresses(t, 15*time.Second, secondaries, owners, oldAddresses)
+		primary.kill(t)
+		up.Set(nil)
+		primary = primary.restart(t)
+		m := query(t, primary.addr, "tcp", "example.org.", dns.TypeAXFR)
+		if m.Rcode != dns.RcodeServerFailure {
+			t.Errorf("A transfer without addresses:\n%v", m)
+		}
+		time.Sleep(3 * time.Second) // for NOTIFY and what the secondaries make of it
+		awaitAddresses(t, time.Second, secondaries, owners, oldAddresses)
+		up.Set(hosting(5, newAddresses...))
+		awaitAddresses(t, patience, secondaries, owners, newAddresses)
+		oneSerial(t, primary, secondaries)
+	})
+	t.Run("omit", func(t *testing.T) {
+		t.Parallel()
+		up := upstream.New(t, nil)
+		primary, secondaries := startAll(t, firstZone, "transfer_on_failure omit"+followedRecords+up.Addr)
+		for _, server := range secondaries {
+			awaitZone(t, server, "example.org.", "mail.")
+		}
+		awaitAddresses(t, time.Second, secondaries, owners, nil)
+		awaitAddresses(t, time.Second, secondaries, []string{"own.example.org."}, []string{"192.0.2.80"})
+		serial := oneSerial(t, primary, secondaries)
+		up.Set(hosting(5, newAddresses...))
+		awaitAddresses(t, patience, secondaries, owners, newAddresses)
+		checkGrown(t, serial, oneSerial(t, primary, secondaries))
+	})
+}
+
+// With an upstream that dies the zone goes on with the addresses that are remembered.
+func TestUpstreamDiesLater(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, hosting(5, oldAddresses...))
+	server := serveZone(t, firstZone, followedRecords+up.Addr, transferTo("*"))
+	before := transfer(t, server, new(dns.Msg).SetAxfr("example.org."))
+	up.Set(nil)
+	awaitRefresh(t, up)
+	time.Sleep(time.Second) // past the timeout
+	after := transfer(t, server, new(dns.Msg).SetAxfr("example.org."))
+	if b, a := content(before), content(after); !slices.Equal(b, a) {
+		t.Errorf("The zone was\n\t%s\nand is\n\t%s", strings.Join(b, "\n\t"), strings.Join(a, "\n\t"))
+	}
+	if len(after) != 23 { // as in checkTransfer
+		t.Errorf("Not all records:\n%v", after)
+	}
+}
+
+// content returns rrs without their TTL, in order, and without the SOA records.
+func content(rrs []dns.RR) []string {
+	var cs []string
+	for _, rr := range rrs {
+		if rr = dns.Copy(rr); rr.Header().Rrtype != dns.TypeSOA {
+			rr.Header().Ttl = 0
+			cs = append(cs, rr.String())
+		}
+	}
+	slices.Sort(cs)
+	return cs
+}
+
+// Secondaries that do not answer NOTIFY delay nothing for others.
+func TestDeadSecondary(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, hosting(5, oldAddresses...))
+	dead := []string{upstream.New(t, nil).Addr, upstream.New(t, nil).Addr, upstream.New(t, nil).Addr}
+	primary, secondaries := startAll(t, firstZone, followedRecords+up.Addr, dead...)
+	awaitAddresses(t, 15*time.Second, secondaries, owners, oldAddresses)
+	oneSerial(t, primary, secondaries)
+
+	up.Set(hosting(5, newAddresses...))
+	awaitRefresh(t, up)
+	awaitAddresses(t, 5*time.Second, secondaries, owners, newAddresses)
+	oneSerial(t, primary, secondaries)
+
+	replaceZone(t, primary.Dir, followedZone(2, "mail2", "gone.hosting.example."))
+	awaitAddresses(t, 5*time.Second, secondaries, zoneOwners, nil)
+}
