@@ -62,6 +62,8 @@ type Alias struct {
 	primary    *primary                         // nil without transfer in the server block
 	generation atomic.Uint32                    // grows when a serial number does, for that is in answers
 
+	instance any             // of the server, that the plugin is started with
+	bypass   func() []string // see CacheBypassZones
 	started  time.Time
 	begun    atomic.Bool    // the servers listen, and the lookups at start-up have begun
 	primed   atomic.Bool    // every record was resolved, or has failed one full round
@@ -76,6 +78,15 @@ var _ plugin.Handler = (*Alias)(nil)
 
 // Name implements plugin.Handler.
 func (a *Alias) Name() string { return "alias" }
+
+// CacheBypassZones returns the zones whose answers the cache plugin is to let through: secondaries that ask for the serial
+// number of a zone would get an old one. These are the zones that may leave.
+func (a *Alias) CacheBypassZones() []string {
+	if a.bypass == nil {
+		return nil
+	}
+	return a.bypass()
+}
 
 // incoming is a client's question, with what its answer depends on.
 type incoming struct {

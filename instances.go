@@ -98,13 +98,14 @@ func (a *Alias) stop() {
 	})
 }
 
-// prime starts to resolve the records of the instances that have not begun with it. It holds the lock so that none of
+// prime starts to resolve the records of the plugins of a started instance of the server, and not of one that is left
+// behind, which have not begun with it. It holds the lock so that none of
 // them is removed, and waits for its lookups, meanwhile.
-func (is *instances) prime() {
+func (is *instances) prime(instance any) {
 	is.mu.Lock()
 	defer is.mu.Unlock()
 	for p := range is.set {
-		if a := p.Value(); a != nil && a.begun.CompareAndSwap(false, true) {
+		if a := p.Value(); a != nil && a.instance == instance && a.begun.CompareAndSwap(false, true) {
 			a.priming.Go(a.prime)
 			if a.primary != nil {
 				a.primary.start()

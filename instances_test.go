@@ -32,8 +32,8 @@ func TestPrime(t *testing.T) {
 	if a.Ready() {
 		t.Error("ready before anything was resolved")
 	}
-	running.prime()
-	running.prime() // as after each reload
+	running.prime(nil)
+	running.prime(nil) // as after each reload
 	a.priming.Wait()
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		if n := up.Asked("target.example.", qtype); n != 1 {
@@ -64,7 +64,7 @@ func TestPrimeBounds(t *testing.T) {
 		fmt.Fprintf(&records, "record r%d t%d.example\n", i, i)
 	}
 	a, _ := newAlias(t, "example.org", records.String()+"cache_size 100\nmax_concurrent 20\nupstream "+up.Addr, nil)
-	running.prime()
+	running.prime(nil)
 	a.priming.Wait()
 	if n := up.AskedAll(); n < 100 || n > 110 {
 		t.Errorf("%d lookups for 100 places", n)
@@ -77,7 +77,7 @@ func TestPrimeCycle(t *testing.T) {
 	clog.SetOutput(&out)
 	defer clog.Discard()
 	a, _ := newAlias(t, "example.org", "record one two.example.org\nrecord two one.example.org\nupstream 127.0.0.1", nil)
-	running.prime()
+	running.prime(nil)
 	a.priming.Wait()
 	if want := "Alias to two.example.org. A fails: loop: two.example.org. leads back to itself"; !strings.Contains(out.String(), want) {
 		t.Errorf("the log is %q, without %q", out.String(), want)
@@ -90,7 +90,7 @@ func TestReadyOfAll(t *testing.T) {
 	first, _ := newAlias(t, "example.org", "record @ target.example\ntimeout 150ms\nretries 0\nupstream "+silent.Addr, nil)
 	second, _ := newAlias(t, "example.net", "record @ target.example\nupstream "+up.Addr, nil)
 	third, _ := newAlias(t, "example.com", "upstream "+up.Addr, nil) // nothing to resolve
-	running.prime()
+	running.prime(nil)
 	second.priming.Wait()
 	third.priming.Wait()
 	for i, a := range []*Alias{first, second, third} {

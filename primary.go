@@ -13,10 +13,12 @@ import (
 
 	"github.com/coredns/alias/plugin/rdata"
 
+	"github.com/coredns/coredns/plugin/file"
 	"github.com/coredns/coredns/plugin/transfer"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -30,6 +32,9 @@ const (
 	// change does not take it out of the half of the number space that counts as later (RFC 1982, section 3.2).
 	maxJump = 1 << 30
 
+	// maxZones is how many zones are remembered.
+	maxZones = 1_000_000
+
 	// pollEvery is how often the backends are asked for the serial numbers of their zones.
 	pollEvery = 2 * time.Second
 )
@@ -40,8 +45,8 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // primary keeps secondaries up to date about the aliases in the zones of a server block that has transfer.
 type primary struct {
 	a        *Alias
-	backends []transfer.Transferer // those behind alias
-	names    func() []string       // the zones that may be there
+	backends []transfer.Transferer        // those behind alias
+	list     func() map[string]*file.Zone // the zones that may be there; nil for one that has to be asked for
 	notifier *notifier
 	omit     bool     // an alias that fails is left out, and does not stop the transfer
 	before   *primary // of the instance that a reload replaces, or nil
@@ -57,12 +62,15 @@ type primary struct {
 // outgoing is a zone of a backend as it leaves.
 type outgoing struct {
 	name     string
-	scanning sync.Mutex // held by the one who reads the zone
+	scanning *semaphore.Weighted // held by the one who reads the zone
 
 	mu         sync.Mutex
 	own        uint32 // the backend's serial number
 	ahead      uint32 // by how much the one that leaves is ahead; 0 as long as there has been no alias
 	seen       bool   // it has been looked at
+	gone       bool   // the backend does not have it, or cannot transfer it
+	aliased    bool   // it has ALIAS records, be it such that are never used
+	signed     bool   // it is signed already, and leaves as it is
 	scanned    bool   // expansions are those of the zone with the serial number asOf
 	asOf       uint32
 	expansions []*expansion
@@ -88,10 +96,10 @@ type expansion struct {
 	due   time.Time // when it is looked up again
 }
 
-// newPrimary returns a primary that does nothing before it is started. names returns the zones that the backends may
-// have, which are looked for inside of the plugin's.
-func newPrimary(a *Alias, backends []transfer.Transferer, names func() []string, n *notifier, omit bool) *primary {
-	p := &primary{a: a, backends: backends, names: names, notifier: n, omit: omit, zones: make(map[string]*outgoing)}
+// newPrimary returns a primary that does nothing before it is started. list returns the zones that the backends may
+// have, of which those inside of the plugin's count.
+func newPrimary(a *Alias, backends []transfer.Transferer, list func() map[string]*file.Zone, n *notifier, omit bool) *primary {
+	p := &primary{a: a, backends: backends, list: list, notifier: n, omit: omit, zones: make(map[string]*outgoing)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -123,24 +131,44 @@ func (p *primary) every(interval time.Duration, do func()) {
 	}
 }
 
-// poll looks for zones that appear, change or go.
+// poll looks for zones that appear, change or go. Most have not, so that is seen without a question where it can be.
 func (p *primary) poll() {
-	names := p.names()
-	for _, z := range p.all() {
-		names = append(names, z.name)
+	list := p.list()
+	for name, zone := range list {
+		if serial, ok := serialOf(zone); ok && p.zone(name) == nil && p.a.zones.match(name) != "" {
+			p.add(name, serial) // before any is read: it matters which zone is the closest to a record
+		}
 	}
-	slices.Sort(names)
-	for _, name := range slices.Compact(names) {
+	for _, z := range p.all() {
+		if _, ok := list[z.name]; !ok && !z.isGone() {
+			list[z.name] = nil
+		}
+	}
+	for name, zone := range list {
 		if p.ctx.Err() != nil {
 			return
 		}
-		if _, err := p.visit(name); err != nil {
+		if serial, ok := serialOf(zone); ok {
+			if z := p.zone(name); z != nil && z.isAsOf(serial) {
+				continue
+			}
+		}
+		if _, err := p.visit(p.ctx, name); err != nil {
 			p.a.cache.tell(log.Warningf, "Zone %s: %v", name, err)
 		}
 	}
 	p.mu.Lock()
 	p.before = nil // or each instance would hold all before it
 	p.mu.Unlock()
+}
+
+// serialOf returns the serial number of zone, which may be nil.
+func serialOf(zone *file.Zone) (uint32, bool) {
+	if zone == nil {
+		return 0, false
+	}
+	serial := zone.SOASerialIfDefined()
+	return uint32(serial), serial >= 0 // #nosec G115 -- of 32 bits
 }
 
 // all returns the zones.
@@ -162,8 +190,8 @@ func (p *primary) zone(name string) *outgoing {
 }
 
 // visit sees whether the backend has the zone, and reads it when it has changed. It returns nil when it is not there, and an
-// error when that is not known.
-func (p *primary) visit(name string) (*outgoing, error) {
+// error when that is not known, or not before ctx ends.
+func (p *primary) visit(ctx context.Context, name string) (*outgoing, error) {
 	if p.a.zones.match(name) == "" {
 		return nil, nil
 	}
@@ -183,12 +211,14 @@ func (p *primary) visit(name string) (*outgoing, error) {
 	case z == nil:
 		z = p.add(name, soa.Serial)
 	}
-	z.scanning.Lock()
-	defer z.scanning.Unlock()
+	if err := z.scanning.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer z.scanning.Release(1)
 	if z.upToDate(soa.Serial) {
 		return z, nil
 	}
-	err := p.scan(z)
+	err := p.scan(ctx, z)
 	if errors.Is(err, transfer.ErrNotAuthoritative) { // what cannot be transferred
 		z.clear()
 		return nil, nil
@@ -216,7 +246,10 @@ func (p *primary) add(name string, serial uint32) *outgoing {
 	if z := p.zones[name]; z != nil {
 		return z
 	}
-	z := &outgoing{name: name, own: serial}
+	z := &outgoing{name: name, own: serial, scanning: semaphore.NewWeighted(1)}
+	if len(p.zones) >= maxZones {
+		return z // a backend may say of any name that it is a zone
+	}
 	if p.before != nil {
 		if before := p.before.zone(name); before != nil {
 			z.succeed(before)
@@ -237,7 +270,7 @@ func (z *outgoing) succeed(before *outgoing) {
 }
 
 // scan reads the aliases of z. It goes over the records of the zone twice, to keep none of the others in memory.
-func (p *primary) scan(z *outgoing) error {
+func (p *primary) scan(ctx context.Context, z *outgoing) error {
 	found := make(map[string]*expansion)
 	for _, r := range p.a.records.all {
 		if p.closest(r.owner) == z.name {
@@ -245,15 +278,14 @@ func (p *primary) scan(z *outgoing) error {
 		}
 	}
 	s := &reading{zone: z.name, flatten: p.a.flatten, match: p.a.zones.match, aliases: found, cuts: make(zones)}
-	if err := p.walk(z.name, s.collect); err != nil {
+	if err := p.walk(ctx, z.name, s.collect); err != nil {
 		return err
 	}
 	if s.signed && len(found) > 0 {
 		p.a.tellOnce("Zone %s is signed already, and leaves as it is, with its ALIAS records: let dnssec sign instead", z.name)
-		clear(found)
 	}
 	own := make(map[question]bool)
-	err := p.walk(z.name, func(rr dns.RR) {
+	err := p.walk(ctx, z.name, func(rr dns.RR) {
 		h := rr.Header()
 		q := question{strings.ToLower(h.Name), h.Rrtype}
 		if isAddress(q.qtype) && found[q.name] != nil {
@@ -275,7 +307,7 @@ func (p *primary) scan(z *outgoing) error {
 		}
 	}
 	slices.SortFunc(xs, func(a, b *expansion) int { return strings.Compare(a.owner, b.owner) })
-	if z.replace(xs, s.serial, p.a.cache.now()) {
+	if z.replace(xs, s, p.a.cache.now()) {
 		p.a.generation.Add(1)
 	}
 	return nil
@@ -288,6 +320,7 @@ type reading struct {
 	match   func(name string) string // returns the zone of ZONES that a name is in
 
 	serial  uint32
+	aliased bool
 	aliases map[string]*expansion // by owner
 	cuts    zones                 // what is delegated
 	signed  bool
@@ -307,11 +340,12 @@ func (s *reading) collect(rr dns.RR) {
 			s.cuts[owner] = struct{}{}
 		}
 	case *dns.CNAME:
-		if x == nil && (s.flatten == flattenAll || s.flatten == flattenApex && owner == s.zone) {
+		if x == nil && s.flatten != flattenNone && owner == s.zone { // at other names secondaries may well have it
 			s.add(owner, canonical(rr.Target), rr)
 		}
 	case *dns.PrivateRR:
 		al := rdata.Of(rr)
+		s.aliased = s.aliased || al != nil
 		if al == nil || al.Target == "" || x != nil && x.wins {
 			return
 		}
@@ -326,17 +360,28 @@ func (s *reading) add(owner, target string, rr dns.RR) {
 }
 
 // walk calls do with the records of zone.
-func (p *primary) walk(zone string, do func(dns.RR)) error {
+func (p *primary) walk(ctx context.Context, zone string, do func(dns.RR)) error {
 	records, err := p.transfer(zone)
 	if err != nil {
 		return err
 	}
-	for rrs := range records {
-		for _, rr := range rrs {
-			do(rr)
+	for {
+		select {
+		case rrs, ok := <-records:
+			if !ok {
+				return nil
+			}
+			for _, rr := range rrs {
+				do(rr)
+			}
+		case <-ctx.Done():
+			go func() { // who sends them has to come to an end
+				for range records {
+				}
+			}()
+			return ctx.Err()
 		}
 	}
-	return nil
 }
 
 // closest returns the closest zone that encloses name, or "".
@@ -344,7 +389,7 @@ func (p *primary) closest(name string) string {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
-		if p.zones[name[off:]] != nil {
+		if z := p.zones[name[off:]]; z != nil && !z.isGone() {
 			return name[off:]
 		}
 	}
@@ -356,7 +401,9 @@ func (p *primary) serial(soa *dns.SOA) uint32 {
 	name := strings.ToLower(soa.Hdr.Name)
 	z := p.zone(name)
 	if z == nil || !z.wasSeen() { // secondaries may ask for a zone that has just appeared
-		z, _ = p.visit(name)
+		ctx, cancel := context.WithTimeout(p.ctx, p.a.upstreams.timeout)
+		defer cancel()
+		z, _ = p.visit(ctx, name)
 	}
 	if z == nil {
 		return soa.Serial
@@ -416,7 +463,10 @@ func (p *primary) resolve(z *outgoing, expansions []*expansion) {
 }
 
 func (p *primary) resolveOne(z *outgoing, x *expansion) {
-	addrs, ttl, due, err := p.a.lookupFor(p.ctx, x)
+	z.mu.Lock()
+	first := !x.tried
+	z.mu.Unlock()
+	addrs, ttl, due, err := p.a.lookupFor(p.ctx, x, first)
 	if p.ctx.Err() != nil {
 		return
 	}
@@ -430,31 +480,35 @@ func (p *primary) resolveOne(z *outgoing, x *expansion) {
 }
 
 // lookupFor returns the addresses of x and their TTL, even when they are stale, and when they are to be looked up again.
-func (a *Alias) lookupFor(ctx context.Context, x *expansion) (addrs []byte, ttl uint32, due time.Time, err error) {
+// first says that it is the first time since the zone was read.
+func (a *Alias) lookupFor(ctx context.Context, x *expansion, first bool) (addrs []byte, ttl uint32, due time.Time, err error) {
 	jitter := spreadOf(x.alias.target)
 	due = a.cache.now().Add(minRefresh + jitter)
 	d, err := a.locate(x.alias.target, x.qtype, x.alias.ttl)
 	switch {
 	case err != nil:
 		return nil, 0, due, err
+	case d.own != nil && first: // and what the zone says about it is from a moment before, maybe
+		return d.own.addrs, a.cache.clamp(d.own.ttl), a.cache.now().Add(ownFor), nil
 	case d.own != nil:
 		return d.own.addrs, a.cache.clamp(d.own.ttl), due, nil
 	}
 	e := a.cache.await(ctx, d.question, d.limit, x.alias.zone)
 	now := a.cache.now()
 	left := a.cache.left(e, d.limit, now)
-	if end := now.Add(left + jitter); end.After(due) {
-		due = end
-	}
 	switch {
 	case !a.cache.usable(e, left):
-		return nil, 0, due, e.cause
+		return nil, 0, e.retry, e.cause
 	case d.links+e.links > maxLinks:
 		return nil, 0, due, tooLong()
 	case left <= 0:
 		return e.addrs, a.staleTTL, due, nil
 	}
-	return e.addrs, a.cache.of(e, d.limit), due, nil
+	due = now.Add(left)
+	if soonest := e.stored.Add(minRefresh); soonest.After(due) {
+		due = soonest
+	}
+	return e.addrs, a.cache.of(e, d.limit), due.Add(jitter), nil
 }
 
 // spreadOf returns by how much later than it could a target is looked up again: all aliases of a target at the same time,
@@ -465,6 +519,20 @@ func spreadOf(target string) time.Duration {
 	return time.Duration(h.Sum32()) % spread
 }
 
+// isGone reports whether the backend does not have z.
+func (z *outgoing) isGone() bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.gone
+}
+
+// isAsOf reports whether z has been read with the backend's serial number own.
+func (z *outgoing) isAsOf(own uint32) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.scanned && z.asOf == own && z.own == own
+}
+
 // wasSeen reports whether z has been looked at, so that its serial number is known.
 func (z *outgoing) wasSeen() bool {
 	z.mu.Lock()
@@ -472,18 +540,22 @@ func (z *outgoing) wasSeen() bool {
 	return z.seen
 }
 
-// shifted reports whether the serial number of z is not the backend's.
-func (z *outgoing) shifted() bool {
+// asItIs reports whether z leaves as the backend has it.
+func (z *outgoing) asItIs() bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	return z.ahead != 0
+	return z.signed || z.ahead == 0 && !z.aliased
 }
 
-// current returns the serial number that leaves, and the expansions that go with it.
+// current returns the expansions of z, and the serial number that goes with them.
 func (z *outgoing) current() (uint32, []*expansion) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	return z.own + z.ahead, z.expansions
+	own := z.own
+	if z.scanned && serialBefore(z.asOf, own) { // it has changed since it was read
+		own = z.asOf
+	}
+	return own + z.ahead, z.expansions
 }
 
 // serial returns the serial number that leaves for the backend's own. One that is before the last is taken for that of a
@@ -491,6 +563,9 @@ func (z *outgoing) current() (uint32, []*expansion) {
 func (z *outgoing) serial(own uint32) uint32 {
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	if z.signed {
+		return own
+	}
 	z.advance(own)
 	return z.own + z.ahead
 }
@@ -504,6 +579,7 @@ func (z *outgoing) advance(own uint32) {
 		z.ahead -= jump - maxJump
 	}
 	z.own = own
+	z.news = true // transfer tells of it too, but to one secondary after the other
 }
 
 // upToDate takes note of the backend's serial number, and reports whether the zone has been read with it.
@@ -521,11 +597,14 @@ func (z *outgoing) upToDate(own uint32) bool {
 	return z.scanned && z.asOf == own
 }
 
-// replace sets the expansions, which are those of the zone with the serial number asOf. It reports whether the one that
+// replace sets the expansions, which are those of the zone as it was read. It reports whether the serial number that
 // leaves has changed.
-func (z *outgoing) replace(xs []*expansion, asOf uint32, now time.Time) bool {
+func (z *outgoing) replace(xs []*expansion, s *reading, now time.Time) bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	if z.signed, z.aliased, z.gone = s.signed, s.aliased, false; z.signed {
+		xs = nil
+	}
 	last := make(map[question]*expansion, len(z.expansions))
 	for _, x := range z.expansions {
 		last[question{x.owner, x.qtype}] = x
@@ -541,7 +620,7 @@ func (z *outgoing) replace(xs []*expansion, asOf uint32, now time.Time) bool {
 	if !same && !z.scanned && z.ahead != 0 { // because of a reload, or the zone was gone: its own serial number may be the same
 		z.changed = true
 	}
-	z.expansions, z.scanned, z.seen, z.asOf = xs, true, true, asOf
+	z.expansions, z.scanned, z.seen, z.asOf = xs, true, true, s.serial
 	if len(xs) == 0 || z.ahead != 0 {
 		return false
 	}
@@ -553,7 +632,7 @@ func (z *outgoing) replace(xs []*expansion, asOf uint32, now time.Time) bool {
 func (z *outgoing) clear() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	z.expansions, z.scanned, z.seen = nil, false, true
+	z.expansions, z.scanned, z.seen, z.gone = nil, false, true, true
 }
 
 // set takes note of the addresses of x, which secondaries get from now on. The lock is held.
@@ -591,7 +670,7 @@ func (z *outgoing) turn() bool {
 		}
 		z.announced = true
 	}
-	tell := z.changed || z.news
+	tell := (z.changed || z.news) && z.ahead != 0
 	if z.changed {
 		z.ahead++ // more slowly than the clock, so that the one after a restart is later
 	}
@@ -599,8 +678,9 @@ func (z *outgoing) turn() bool {
 	return tell
 }
 
-// clockOf returns the tenths of a second since the epoch.
-func clockOf(now time.Time) uint32 { return uint32(now.Sub(epoch) / (100 * time.Millisecond)) } // #nosec G115 -- it wraps
+// clockOf returns the half seconds since the epoch. They stay in the half of the number space that counts as later for 34
+// years; those of smaller units would be over sooner.
+func clockOf(now time.Time) uint32 { return uint32(now.Sub(epoch) / (500 * time.Millisecond)) } // #nosec G115 -- it wraps
 
 // records returns the address records of x as they leave.
 func (z *outgoing) records(x *expansion) []dns.RR {

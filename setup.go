@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
@@ -21,6 +22,7 @@ import (
 	"github.com/coredns/caddy/caddyfile"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/auto"
 	"github.com/coredns/coredns/plugin/dynupdate"
 	"github.com/coredns/coredns/plugin/file"
 	"github.com/coredns/coredns/plugin/metadata"
@@ -64,10 +66,18 @@ func setup(c *caddy.Controller) error {
 		return plugin.Error("alias", err)
 	}
 	a := cfg.build()
+	block := dnsserver.GetConfig(c)
+	a.bypass = func() []string {
+		if block.Handler("transfer") == nil {
+			return nil
+		}
+		return cfg.origins
+	}
 	hookStartup()
 
 	c.OnStartup(func() error {
-		block := dnsserver.GetConfig(c)
+		started := caddy.Instances()
+		a.instance = started[len(started)-1]
 		a.signs = block.Handler("dnssec") != nil
 		if err := cfg.checkBlock(block); err != nil {
 			return plugin.Error("alias", err)
@@ -77,9 +87,9 @@ func setup(c *caddy.Controller) error {
 			if err != nil {
 				return plugin.Error("alias", err)
 			}
-			backends, names := findBackends(block.Handlers(), cfg.origins)
+			backends, list := findBackends(block.Handlers(), cfg.origins)
 			before := running.primaryFor(a.zones)
-			a.primary = newPrimary(a, backends, names, newNotifier(ss), cfg.omit)
+			a.primary = newPrimary(a, backends, list, newNotifier(ss), cfg.omit)
 			a.primary.before = before
 		}
 		a.start()
@@ -121,9 +131,9 @@ func hookStartup() {
 	if slices.Contains(caddy.ListPlugins()["event_hooks"], "alias") {
 		return
 	}
-	caddy.RegisterEventHook("alias", func(event caddy.EventName, _ any) error {
+	caddy.RegisterEventHook("alias", func(event caddy.EventName, instance any) error {
 		if event == caddy.InstanceStartupEvent {
-			running.prime()
+			running.prime(instance)
 		}
 		return nil
 	})
@@ -576,13 +586,16 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 	return c
 }
 
-// findBackends returns the handlers that can transfer zones, and what tells the names of zones that may be there: origins,
-// and what a backend says that it has. Those of file and secondary are set up before the servers start; secondary's members
-// of catalog zones are found when somebody asks for them.
-func findBackends(handlers []plugin.Handler, origins []string) ([]transfer.Transferer, func() []string) {
+// findBackends returns the handlers that can transfer zones, and what lists the zones that may be there: origins, and
+// those that a backend has. Those of file and secondary are set up before the servers start; secondary's members of catalog
+// zones are found when somebody asks for them.
+func findBackends(handlers []plugin.Handler, origins []string) ([]transfer.Transferer, func() map[string]*file.Zone) {
 	var backends []transfer.Transferer
-	var changing []interface{ Names() []string }
-	fixed := slices.Clone(origins)
+	var autos []auto.Auto
+	fixed := make(map[string]*file.Zone)
+	for _, origin := range origins {
+		fixed[origin] = nil
+	}
 	for _, h := range handlers {
 		t, ok := h.(transfer.Transferer)
 		if _, self := h.(*Alias); self || !ok {
@@ -590,22 +603,24 @@ func findBackends(handlers []plugin.Handler, origins []string) ([]transfer.Trans
 		}
 		backends = append(backends, t)
 		switch h := h.(type) {
-		case interface{ Names() []string }: // auto
-			changing = append(changing, h)
+		case auto.Auto:
+			autos = append(autos, h)
 		case file.File:
-			fixed = append(fixed, h.Zones.Names...)
+			maps.Copy(fixed, h.Z)
 		case *secondary.Secondary:
-			fixed = append(fixed, h.Zones.Names...)
+			maps.Copy(fixed, h.Z)
 		case *dynupdate.DynUpdate:
-			fixed = append(fixed, h.Zone)
+			fixed[h.Zone] = nil
 		}
 	}
-	return backends, func() []string {
-		names := slices.Clone(fixed)
-		for _, h := range changing {
-			names = append(names, h.Names()...)
+	return backends, func() map[string]*file.Zone {
+		all := maps.Clone(fixed)
+		for _, h := range autos {
+			h.RLock()
+			maps.Copy(all, h.Z)
+			h.RUnlock()
 		}
-		return names
+		return all
 	}
 }
 

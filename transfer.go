@@ -19,11 +19,11 @@ func (a *Alias) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) {
 	if a.primary == nil {
 		return nil, transfer.ErrNotAuthoritative
 	}
-	z, err := a.primary.visit(strings.ToLower(zone))
+	z, err := a.primary.visit(a.primary.ctx, strings.ToLower(zone))
 	if err != nil {
 		return nil, err // and not the zone with what nobody knows, from the backend
 	}
-	if z == nil || !z.shifted() {
+	if z == nil || z.asItIs() {
 		return nil, transfer.ErrNotAuthoritative
 	}
 	// The serial number is read before the addresses: at worst these are newer, and leave once more.
@@ -73,6 +73,9 @@ func (p *primary) soaAlone(z *outgoing) (<-chan []dns.RR, error) {
 // settle resolves expansions, and returns an error if one fails with nothing remembered, and the transfer with it.
 func (p *primary) settle(z *outgoing, expansions []*expansion) error {
 	p.resolve(z, expansions)
+	if err := p.ctx.Err(); err != nil { // not all of them were
+		return fmt.Errorf("transfer of %s: %w", z.name, err)
+	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	for _, x := range expansions {

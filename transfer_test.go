@@ -25,7 +25,7 @@ import (
 func newPrimaryAlias(t testing.TB, properties string, backend *zoneBackend) (*Alias, *clock) {
 	t.Helper()
 	a, c := newAlias(t, "example.org", properties, backend)
-	a.primary = newPrimary(a, []transfer.Transferer{backend}, func() []string { return []string{"example.org."} }, newNotifier(nil), strings.Contains(properties, "omit"))
+	a.primary = newPrimary(a, []transfer.Transferer{backend}, func() map[string]*file.Zone { return map[string]*file.Zone{"example.org.": nil} }, newNotifier(nil), strings.Contains(properties, "omit"))
 	return a, c
 }
 
@@ -113,8 +113,7 @@ func TestTransfer(t *testing.T) {
 		"*.w.example.org. 100 IN A " + v4,
 		"both.example.org. 60 IN A 203.0.113.1",
 		"both.example.org. 60 IN AAAA 2001:db8::9",
-		"cname.example.org. 60 IN A " + v4,
-		"cname.example.org. 60 IN AAAA " + v6,
+		"cname.example.org. 60 IN CNAME target.example.",
 		"example.org. 3600 IN MX 10 mail.example.org.",
 		"example.org. 60 IN A " + v4,
 		"example.org. 60 IN AAAA " + v6,
@@ -451,5 +450,131 @@ func TestPrimaryStops(t *testing.T) {
 	a.stop()
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the stop took %s", took)
+	}
+}
+
+// A zone whose aliases cannot be known does not leave as the backend has it.
+func TestTransferUnknown(t *testing.T) {
+	up := fake.New(t, good)
+	for name, spoil := range map[string]func(*Alias, *zoneBackend){
+		"late":    func(_ *Alias, b *zoneBackend) { b.delay = 100 * time.Millisecond },
+		"expired": func(_ *Alias, b *zoneBackend) { b.zone.Load().Z["example.org."].Expired = true },
+		"stopped": func(a *Alias, _ *zoneBackend) { a.stop() },
+	} {
+		backend := new(zoneBackend)
+		backend.zone.Store(zoneWith(t, 7, "example.org. 60 IN ALIAS target.example."))
+		a, _ := newPrimaryAlias(t, "timeout 50ms\nupstream "+up.Addr, backend)
+		spoil(a, backend)
+		if _, err := a.Transfer("example.org.", 0); err == nil || err == transfer.ErrNotAuthoritative {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A stop in the middle of a transfer fails it, rather than to leave addresses out.
+func TestTransferStopped(t *testing.T) {
+	up := fake.New(t, nil) // silent
+	backend := new(zoneBackend)
+	backend.zone.Store(zoneWith(t, 7, "example.org. 60 IN ALIAS target.example."))
+	a, _ := newPrimaryAlias(t, "upstream "+up.Addr, backend)
+	done := make(chan error)
+	go func() {
+		_, err := a.Transfer("example.org.", 0)
+		done <- err
+	}()
+	for up.AskedAll() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	a.stop()
+	if err := <-done; err == nil {
+		t.Error("the transfer went on")
+	}
+}
+
+// No ALIAS record leaves, be it one that is never used; and a zone that comes signed is left as it is.
+func TestTransferShadowed(t *testing.T) {
+	up := fake.New(t, good)
+	for _, records := range [][]string{
+		{"example.org. 60 IN ALIAS target.example.", "example.org. 60 IN A 203.0.113.1", "example.org. 60 IN AAAA 2001:db8::5"},
+		{"sub.example.org. 60 IN NS ns.example.net.", "x.sub.example.org. 60 IN ALIAS target.example."},
+	} {
+		backend := new(zoneBackend)
+		backend.zone.Store(zoneWith(t, 7, records...))
+		a, _ := newPrimaryAlias(t, "upstream "+up.Addr, backend)
+		got, serial := leaves(t, a)
+		if strings.Contains(strings.Join(got, " "), "ALIAS") || serial != 7 {
+			t.Errorf("serial number %d: %v", serial, got)
+		}
+	}
+	backend := new(zoneBackend)
+	backend.zone.Store(zoneWith(t, 7, "example.org. 60 IN ALIAS target.example."))
+	a, c := newPrimaryAlias(t, "upstream "+up.Addr, backend)
+	follow(a)
+	backend.zone.Store(zoneWith(t, 8, "example.org. 60 IN A 203.0.113.1",
+		"example.org. 3600 IN RRSIG SOA 13 2 3600 20300101000000 20200101000000 1 example.org. c2ln"))
+	c.Advance(2 * time.Second)
+	follow(a)
+	if m := query(t, a, "example.org.", dns.TypeSOA); m.Answer[0].(*dns.SOA).Serial != 8 {
+		t.Errorf("the signed SOA record goes out as %v", m.Answer)
+	}
+}
+
+// A zone that changes while it is read leaves under the serial number of what was read.
+func TestTransferWhileZoneChanges(t *testing.T) {
+	up := fake.New(t, good)
+	backend := new(zoneBackend)
+	kept, old := "example.org. 60 IN ALIAS target.example.", "old.example.org. 60 IN ALIAS target.example."
+	backend.zone.Store(zoneWith(t, 7, kept, old))
+	a, c := newPrimaryAlias(t, "upstream "+up.Addr, backend)
+	follow(a)
+	backend.zone.Store(zoneWith(t, 8, kept, old))
+	walks := 0
+	a.primary.backends = []transfer.Transferer{transferFunc(func(zone string, serial uint32) (<-chan []dns.RR, error) {
+		records, err := backend.Transfer(zone, serial)
+		if walks++; walks == 2 { // it has what it will read
+			backend.zone.Store(zoneWith(t, 9, kept))
+			query(t, a, "example.org.", dns.TypeSOA)
+		}
+		return records, err
+	})}
+	c.Advance(time.Second)
+	before, serial := leaves(t, a)
+	c.Advance(time.Second)
+	follow(a)
+	after, now := leaves(t, a)
+	if len(before) != 4 || len(after) != 2 || !serialBefore(serial, now) {
+		t.Errorf("left as %v under %d, then as %v under %d", before, serial, after, now)
+	}
+}
+
+// What is read from memory for a transfer does not put off the next lookup, and targets inside are looked at again soon.
+func TestFollowSoon(t *testing.T) {
+	up := fake.New(t, fake.Zone("target.example. 60 IN A 192.0.2.1"))
+	backend := new(zoneBackend)
+	zone := func(serial uint32, www string) *file.File {
+		return zoneWith(t, serial, "out.example.org. 60 IN ALIAS target.example.", "in.example.org. 60 IN ALIAS www.example.org.", "www.example.org. 60 IN A "+www)
+	}
+	backend.zone.Store(zone(7, "203.0.113.1"))
+	a, c := newPrimaryAlias(t, "upstream "+up.Addr, backend)
+	follow(a)
+	up.Set(fake.Zone("target.example. 60 IN A 192.0.2.2"))
+	c.Advance(58 * time.Second)
+	leaves(t, a)
+	c.Advance(4 * time.Second)
+	follow(a)
+	if got, _ := leaves(t, a); !slices.Contains(got, "out.example.org. 60 IN A 192.0.2.2") {
+		t.Errorf("62 s after the lookup: %v", got)
+	}
+	query(t, a, "in.example.org.", dns.TypeA) // www is known for a second
+	backend.zone.Store(zone(8, "203.0.113.2"))
+	follow(a)
+	c.Advance(2 * time.Second)
+	follow(a)
+	z := a.primary.zone("example.org.")
+	_, expansions := z.current()
+	for _, x := range expansions {
+		if rrs := text(z.records(x)); x.owner == "in.example.org." && x.qtype == dns.TypeA && !slices.Contains(rrs, "in.example.org. 60 IN A 203.0.113.2") {
+			t.Errorf("2 s after the edit: %v", rrs)
+		}
 	}
 }
