@@ -29,7 +29,7 @@ func (a *Alias) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) {
 	// The serial number is read before the addresses: at worst these are newer, and leave once more.
 	current, expansions := z.current()
 	if serial != 0 && !serialBefore(serial, current) { // RFC 1995, section 2
-		return a.primary.soaAlone(z)
+		return a.primary.soaAlone(z, current)
 	}
 	if err := a.primary.settle(z, expansions); err != nil {
 		return nil, err
@@ -59,13 +59,13 @@ func (p *primary) transfer(zone string) (<-chan []dns.RR, error) {
 }
 
 // soaAlone returns the SOA record of z, for a secondary that is up to date.
-func (p *primary) soaAlone(z *outgoing) (<-chan []dns.RR, error) {
+func (p *primary) soaAlone(z *outgoing, serial uint32) (<-chan []dns.RR, error) {
 	soa := p.a.soa(question{z.name, dns.TypeSOA})
 	if soa == nil {
 		return nil, fmt.Errorf("no SOA record of %s", z.name)
 	}
 	out := make(chan []dns.RR, 1)
-	out <- []dns.RR{soa}
+	out <- []dns.RR{withSerial(soa, serial)} // not a later one: that would make no sense to the secondary
 	close(out)
 	return out, nil
 }

@@ -519,6 +519,19 @@ func TestTransferShadowed(t *testing.T) {
 	}
 }
 
+// A CNAME record at the apex, which other servers refuse, is flattened for them too.
+func TestTransferFlattened(t *testing.T) {
+	up := fake.New(t, good)
+	backend := new(zoneBackend)
+	backend.zone.Store(zoneWith(t, 7, "example.org. 60 IN CNAME target.example.", "www.example.org. 60 IN CNAME target.example."))
+	a, _ := newPrimaryAlias(t, "flatten apex\nupstream "+up.Addr, backend)
+	got, _ := leaves(t, a)
+	want := []string{"example.org. 60 IN A " + v4, "example.org. 60 IN AAAA " + v6, "www.example.org. 60 IN CNAME target.example."}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what leaves (-want +got):\n%s", diff)
+	}
+}
+
 // A zone that changes while it is read leaves under the serial number of what was read.
 func TestTransferWhileZoneChanges(t *testing.T) {
 	up := fake.New(t, good)

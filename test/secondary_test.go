@@ -166,7 +166,7 @@ ns1     IN A     192.0.2.53
 own     IN ALIAS %[3]s
         IN A     192.0.2.80
 *.shop  IN ALIAS %[3]s
-www     IN CNAME %[3]s
+www     IN ALIAS %[3]s
 `, serial, mail, target)
 }
 
@@ -176,7 +176,6 @@ var firstZone = followedZone(1, "mail", "app.hosting.example.")
 const followedRecords = `
 	record record app.hosting.example
 	record *.records app.hosting.example
-	flatten all
 	upstream `
 
 // The names of aliases, as clients ask for them.

@@ -214,7 +214,6 @@ func TestTransferAuto(t *testing.T) {
 		.:%s {
 			bind 127.0.0.1
 			alias {
-				flatten all
 				upstream %s
 			}
 			transfer {
