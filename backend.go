@@ -232,9 +232,12 @@ func (a *Alias) lookFrom(q question, said *dns.Msg) *holding {
 	if last.goodAt(now, said) {
 		return last
 	}
-	first := reply{m: said}
+	var first reply
 	if said == nil {
 		first = a.ask(q.name, q.qtype)
+	} else {
+		kept := *said // which goes on to the client, and through plugins that change it
+		first.m = &kept
 	}
 	h := a.inquire(q, first)
 	if h.late && last != nil {

@@ -467,6 +467,34 @@ func TestStuckBackend(t *testing.T) {
 	}
 }
 
+// What the backend said goes on to the client through plugins that change the message, while others look at it.
+func TestHeldMessageChanges(t *testing.T) {
+	up := fake.New(t, good)
+	a, c := newAlias(t, "example.org", "upstream "+up.Addr, zoneFile(t, nil, "www.example.org. 60 IN A 203.0.113.1"))
+	changer := plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		return a.ServeDNS(ctx, changingWriter{w}, r)
+	})
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for range 200 {
+				query(t, changer, "www.example.org.", dns.TypeAAAA)
+				c.Advance(100 * time.Millisecond)
+			}
+		})
+	}
+	clients.Wait()
+}
+
+// changingWriter changes a message as loadbalance and dnssec do.
+type changingWriter struct{ dns.ResponseWriter }
+
+func (w changingWriter) WriteMsg(m *dns.Msg) error {
+	m.Answer, m.Ns, m.Rcode = slices.Clone(m.Answer), append(m.Ns, new(dns.TXT)), dns.RcodeSuccess
+	m.Ns = m.Ns[:len(m.Ns)-1]
+	return w.ResponseWriter.WriteMsg(m)
+}
+
 // Where the backend is not authoritative it is not asked for aliases: a resolver behind forward would have to look
 // for them.
 func TestForeignBackend(t *testing.T) {
