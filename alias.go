@@ -115,15 +115,24 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return a.pass(ctx, w, r, &q)
 	}
 
-	kept := a.kept(&q)
+	if ans := a.answerTo(&q, false); ans != nil {
+		return a.write(ctx, w, r, ans)
+	}
+	return a.passAddress(ctx, w, r, &q)
+}
+
+// answerTo returns the answer to q, made anew unless the last is current, or nil when there is no alias. look says to ask
+// the backend for one even if it had none a moment ago.
+func (a *Alias) answerTo(q *incoming, look bool) *answer {
+	kept := a.kept(q)
 	if kept != nil && a.isCurrent(kept) {
-		return a.write(ctx, w, r, kept)
+		return kept
 	}
-	al, basis := a.find(&q, kept != nil)
+	al, basis := a.find(q, look || kept != nil)
 	if al == nil {
-		return a.passAddress(ctx, w, r, &q)
+		return nil
 	}
-	return a.write(ctx, w, r, a.renew(&q, al, basis))
+	return a.renew(q, al, basis)
 }
 
 // find returns the alias that q is answered with, and what the backend said that makes it so, or nil if it has no say.
@@ -233,13 +242,9 @@ func (a *Alias) completed(ctx context.Context, m *dns.Msg, q *incoming) *dns.Msg
 	}
 	end := incoming{spot: spot{question: question{c.end(), q.qtype}}}
 	end.record, end.exists = a.records.find(end.name)
-	al, basis := a.find(&end, true)
-	if al == nil {
+	ans := a.answerTo(&end, true)
+	if ans == nil {
 		return m
-	}
-	ans := a.kept(&end)
-	if ans == nil || !a.isCurrent(ans) {
-		ans = a.renew(&end, al, basis)
 	}
 	a.count(ctx, ans)
 	n := *m

@@ -49,7 +49,7 @@ type reply struct {
 	unable   bool     // the backend cannot answer: its zone is expired, or has not come yet
 }
 
-// inside marks the context of the questions that alias itself asks through the server.
+// insideKey marks the context of the questions that alias itself asks through the server.
 type insideKey struct{}
 
 // ask puts a question to the backend, and waits for it as long as for an upstream. Without the server in the context file

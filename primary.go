@@ -231,12 +231,11 @@ func ownSOA(r reply, zone string) *dns.SOA {
 	if !r.own() {
 		return nil
 	}
-	for _, rr := range r.m.Answer {
-		if soa, ok := rr.(*dns.SOA); ok && strings.EqualFold(soa.Hdr.Name, zone) {
-			return soa
-		}
+	soa := soaFor(r.m.Answer, zone)
+	if soa == nil || !strings.EqualFold(soa.Hdr.Name, zone) {
+		return nil
 	}
-	return nil
+	return soa
 }
 
 // add adds a zone of which no more is known than its serial number.

@@ -131,15 +131,7 @@ func TestListZone(t *testing.T) {
 func TestDynamicUpdate(t *testing.T) {
 	t.Parallel()
 	need(t, "nsupdate")
-	server := serveZone(t, zoneFile, "upstream "+upstream.New(t, targets).Addr, `
-		tsig {
-			secret update.example.org. `+updateSecret+`
-			require_opcode UPDATE
-		}
-		dynupdate {
-			file db.example.org
-			allow update.example.org. * *
-		}`)
+	server := serveZone(t, zoneFile, "upstream "+upstream.New(t, targets).Addr, fromUpdates)
 	changes := func(update, ownV4, v4, v6 string) {
 		t.Helper()
 		nsupdate(t, server, update)
@@ -169,6 +161,17 @@ func TestDynamicUpdate(t *testing.T) {
 }
 
 const updateSecret = "i9M+00yrECfVZG2qCjr4mPpaGim/Bq+IWMiNrLjUO4Y="
+
+// fromUpdates has the zone that serveZone is given served by dynupdate, for who has the key of nsupdate.
+const fromUpdates = `
+	tsig {
+		secret update.example.org. ` + updateSecret + `
+		require_opcode UPDATE
+	}
+	dynupdate {
+		file db.example.org
+		allow update.example.org. * *
+	}`
 
 // nsupdate sends an update of example.org to server, and returns when it is confirmed.
 func nsupdate(t *testing.T, server *process, update string) {

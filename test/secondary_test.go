@@ -531,7 +531,7 @@ func TestUpstreamDiesLater(t *testing.T) {
 	before := transfer(t, server, new(dns.Msg).SetAxfr("example.org."))
 	up.Set(nil)
 	awaitRefresh(t, up)
-	time.Sleep(time.Second) // past the timeout
+	eventually(t, 5*time.Second, "both lookups have failed", func() bool { return server.logged(t, " fails: timeout") == 2 })
 	after := transfer(t, server, new(dns.Msg).SetAxfr("example.org."))
 	if b, a := content(before), content(after); !slices.Equal(b, a) {
 		t.Errorf("The zone was\n\t%s\nand is\n\t%s", strings.Join(b, "\n\t"), strings.Join(a, "\n\t"))

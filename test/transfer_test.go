@@ -315,15 +315,7 @@ func TestTransferBackends(t *testing.T) {
 	t.Run("dynupdate", func(t *testing.T) {
 		t.Parallel()
 		need(t, "nsupdate")
-		primary, secondary := startChain(t, zoneFile, `
-			tsig {
-				secret update.example.org. `+updateSecret+`
-				require_opcode UPDATE
-			}
-			dynupdate {
-				file db.example.org
-				allow update.example.org. * *
-			}`)
+		primary, secondary := startChain(t, zoneFile, fromUpdates)
 		const remove = "delete example.org. TYPE65401"
 		apex := []string{"example.org."}
 		awaitZone(t, secondary[0], "example.org.", "mail.")
