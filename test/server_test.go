@@ -120,12 +120,24 @@ func (p *process) ended() bool {
 	}
 }
 
-// signal sends a signal to p.
+// signal sends a signal to p. A server on a busy machine can answer before it listens for SIGUSR1, and ignores it
+// until then: it is sent until it has been heard.
 func (p *process) signal(t *testing.T, s os.Signal) {
 	t.Helper()
-	if err := p.Process.Signal(s); err != nil {
-		t.Fatal(err)
+	const heard = "[INFO] SIGUSR1: "
+	before := p.logged(t, heard)
+	for range 10 {
+		if err := p.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			if s != syscall.SIGUSR1 || p.logged(t, heard) > before {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 	}
+	t.Fatal("The server did not hear the signal")
 }
 
 // kill ends p at once, with no chance to save anything.
