@@ -48,6 +48,8 @@ type Alias struct {
 	records *records
 
 	upstreams *upstreams
+	source    source // of what cache remembers
+	share     *share
 	cache     *cache
 	slots     *otter.Cache[spot, *slot]
 	asks      *semaphore.Weighted // bounds the questions to the backend: it may be stuck

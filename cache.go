@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 )
@@ -38,6 +37,8 @@ type entry struct {
 	outcome
 	answered bool      // outcome is an answer; otherwise there has only been failure
 	stored   time.Time // when the answer came
+	past     bool      // it is not fresh any more, whatever its TTL
+	saved    time.Time // when the answer came that is in the file
 
 	failures int       // since the last answer
 	retry    time.Time // when the target is asked again, if it is failing
@@ -62,7 +63,11 @@ func (l lifetime) clamp(ttl uint32) uint32 { return min(max(ttl, l.min), l.max) 
 
 // left returns how much of the TTL of e is left at now; past the end it is negative.
 func (l lifetime) left(e *entry, limit uint32, now time.Time) time.Duration {
-	return time.Duration(l.of(e, limit))*time.Second - now.Sub(e.stored)
+	left := time.Duration(l.of(e, limit))*time.Second - now.Sub(e.stored)
+	if e.past {
+		return min(left, 0)
+	}
+	return left
 }
 
 func (e *entry) failing() bool { return e.failures > 0 }
@@ -108,7 +113,8 @@ type cache struct {
 	grace   time.Duration    // how long a query with a stale answer at hand waits for somebody else's lookup
 	now     func() time.Time // the clock of all that ages
 
-	entries *otter.Cache[question, *entry]
+	memory *memory
+	lag    time.Duration // how much older an answer in the file may be when the addresses are the same
 
 	lookups    *semaphore.Weighted // bounds all lookups
 	background *semaphore.Weighted // bounds those that no client waits for, to leave room for the others
@@ -130,7 +136,7 @@ func newCache(size, maxConcurrent int) *cache {
 	spare := max(maxConcurrent/4, 1)
 	c := &cache{
 		now:        time.Now,
-		entries:    otter.Must(&otter.Options[question, *entry]{MaximumSize: size}),
+		memory:     newMemory(source{}, size),
 		lookups:    semaphore.NewWeighted(int64(maxConcurrent)),
 		background: semaphore.NewWeighted(int64(spare)),
 		spare:      spare,
@@ -149,23 +155,11 @@ func (c *cache) stop() {
 	c.wg.Wait()
 }
 
-func (c *cache) len() int { return c.entries.EstimatedSize() }
-
-func (c *cache) full() bool { return uint64(c.len()) >= c.entries.GetMaximum() }
-
-// load returns what is remembered of q, or nothing.
-func (c *cache) load(q question) *entry {
-	if e, ok := c.entries.GetIfPresent(q); ok {
-		return e
-	}
-	return nothing
-}
-
 // get returns the answer to q, and whether it was remembered (hit), had to be looked up (miss) or is stale. With
 // failed the entry says why. limit is the TTL of the record, zone the zone it is in, for the metrics.
 func (c *cache) get(q question, limit uint32, zone string) (*entry, status) {
 	now := c.now()
-	e := c.load(q)
+	e := c.memory.load(q)
 	left := c.left(e, limit, now)
 	switch {
 	case e.answered && left > 0:
@@ -258,7 +252,7 @@ func (c *cache) refresh(q question, zone string, e *entry, attempts int) {
 // soon as there is room, and returns what that leaves. It gives up when ctx ends or the cache is stopped.
 func (c *cache) await(ctx context.Context, q question, limit uint32, zone string) *entry {
 	for {
-		now, e := c.now(), c.load(q)
+		now, e := c.now(), c.memory.load(q)
 		left := c.left(e, limit, now)
 		if e.answered && left > 0 || e.failing() && now.Before(e.retry) || ctx.Err() != nil || c.ctx.Err() != nil {
 			return e
@@ -287,7 +281,7 @@ func (c *cache) fly(q question, zone string, e *entry, attempts int, rooms ...*s
 	if f, ok := c.flights[q]; ok {
 		return f, false
 	}
-	if newer := c.load(q); newer != e && newer != nothing {
+	if newer := c.memory.load(q); newer != e && newer != nothing {
 		return landed(newer), false // a lookup ended since the caller looked
 	}
 	if c.ctx.Err() != nil || !acquire(rooms) {
@@ -342,27 +336,50 @@ func release(rooms []*semaphore.Weighted) {
 	}
 }
 
-// settle remembers how the lookup of q ended, and returns it. An answer replaces old, whatever it says; a failure
-// keeps the answer that old has.
+// settle remembers how the lookup of q ended, and returns it; old is what was remembered when it began. An answer replaces
+// what is remembered, whatever it says; a failure keeps it.
 func (c *cache) settle(q question, zone string, old *entry, o outcome, err error) *entry {
-	now := c.now()
-	var e *entry
-	if err == nil {
-		e = &entry{outcome: o, answered: true, stored: now}
-		c.tellAnswer(q, zone, old, e)
-	} else {
-		failed := *old
-		e = &failed
-		e.cause = asFailure(err)
-		e.failures++
-		e.retry = now.Add(backoff(e.failures))
-		if e.cause.outcome == canceled {
-			return e
-		}
-		c.tellFailure(q, old, e)
+	if err != nil {
+		return c.settleFailure(q, old, asFailure(err))
 	}
-	c.entries.Set(q, e)
+	before := old
+	e := c.memory.update(q, c.lag, func(current *entry) *entry {
+		if current != nothing { // it may have had to make room
+			before = current
+		}
+		return &entry{outcome: o, answered: true, stored: c.now()}
+	})
+	c.tellAnswer(q, zone, before, e)
 	return e
+}
+
+func (c *cache) settleFailure(q question, old *entry, cause *failure) *entry {
+	if cause.outcome == canceled {
+		return old.after(cause, c.now())
+	}
+	before := old
+	e := c.memory.update(q, c.lag, func(current *entry) *entry {
+		if current != nothing {
+			before = current
+		}
+		if before != old && !before.failing() { // another server block, or instance, has got an answer meanwhile
+			return current
+		}
+		return before.after(cause, c.now())
+	})
+	if e.failing() {
+		c.tellFailure(q, before, e)
+	}
+	return e
+}
+
+// after returns what is remembered after a failure.
+func (e *entry) after(cause *failure, now time.Time) *entry {
+	failed := *e
+	failed.cause = cause
+	failed.failures++
+	failed.retry = now.Add(backoff(failed.failures))
+	return &failed
 }
 
 // backoff returns how long a target is left alone after so many failures in a row.

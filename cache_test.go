@@ -334,7 +334,7 @@ func TestLateToTheLookup(t *testing.T) {
 func TestEvictedMeanwhile(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		e, _ := a.cache.get(target, noLimit, "example.org.")
-		a.cache.entries.Invalidate(target)
+		a.cache.memory.entries.Invalidate(target)
 		if e, status := a.cache.lookup(target, "example.org.", e, -time.Second); status != miss || len(e.addrs) == 0 || r.lookups() != 2 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
@@ -477,8 +477,8 @@ func TestCacheSize(t *testing.T) {
 			a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "")
 		}
 		synctest.Wait()
-		a.cache.entries.CleanUp()
-		if n := a.cache.len(); n > 100 {
+		a.cache.memory.entries.CleanUp()
+		if n := a.cache.memory.len(); n > 100 {
 			t.Errorf("%d answers are remembered", n)
 		}
 	})

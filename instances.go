@@ -64,21 +64,13 @@ func (is *instances) primaryFor(zs zones) *primary {
 	return found
 }
 
-// entries returns how many answers all instances remember.
-func (is *instances) entries() float64 {
-	n := 0
-	for _, a := range is.all() {
-		n += a.cache.len()
-	}
-	return float64(n)
-}
-
 // start makes a part of what is running. Its records are resolved only when the servers listen, for the upstream
 // may be one of them.
 func (a *Alias) start() {
 	for _, up := range a.upstreams.list {
 		up.start()
 	}
+	a.cache.memory = memories.join(a)
 	a.started = time.Now()
 	running.add(a)
 }
@@ -92,6 +84,7 @@ func (a *Alias) stop() {
 			a.primary.stop()
 		}
 		a.priming.Wait()
+		memories.leave(a)
 		for _, up := range a.upstreams.list {
 			up.stop()
 		}
@@ -114,15 +107,22 @@ func (is *instances) prime(instance any) {
 	}
 }
 
-// prime resolves both families of every record, in the background and as many as the cache holds.
+// prime resolves both families of every record, in the background and as many as the memory holds, and those first that
+// nothing is remembered of.
 func (a *Alias) prime() {
-	defer a.primed.Store(true)
+	a.primeAll(func(e *entry) bool { return !e.answered })
+	a.primed.Store(true)
+	a.primeAll(func(*entry) bool { return true })
+}
+
+// primeAll resolves the records whose targets have the property.
+func (a *Alias) primeAll(property func(*entry) bool) {
 	var lookups errgroup.Group
 	lookups.SetLimit(a.cache.spare)
 	for _, r := range a.records.all {
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 			lookups.Go(func() error {
-				a.primeRecord(r, qtype)
+				a.primeRecord(r, qtype, property)
 				return nil
 			})
 		}
@@ -130,15 +130,15 @@ func (a *Alias) prime() {
 	lookups.Wait()
 }
 
-func (a *Alias) primeRecord(r *record, qtype uint16) {
-	if a.cache.full() || a.cache.ctx.Err() != nil {
+func (a *Alias) primeRecord(r *record, qtype uint16, property func(*entry) bool) {
+	if a.cache.memory.full() || a.cache.ctx.Err() != nil {
 		return
 	}
 	d, err := a.locate(r.target, qtype, r.ttl)
 	switch {
 	case err != nil: // and so it will be until the Corefile or the zone changes
 		a.tellOnce("Alias to %s %s fails: %v", r.target, dns.TypeToString[qtype], err)
-	case d.own == nil:
+	case d.own == nil && property(a.cache.memory.load(d.question)):
 		a.cache.await(a.cache.ctx, d.question, d.limit, r.zone)
 	}
 }

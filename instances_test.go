@@ -49,7 +49,7 @@ func TestPrime(t *testing.T) {
 	if n := counted(t, answered(hit), func() { query(t, a, "example.org.", dns.TypeA) }); n != 1 {
 		t.Error("the first query had to wait for a lookup")
 	}
-	if n := running.entries(); n != 2 {
+	if n := memories.entries(); n != 2 {
 		t.Errorf("%v answers remembered", n)
 	}
 }

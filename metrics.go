@@ -63,13 +63,20 @@ var (
 		Name:      "notifies_total",
 		Help:      "Counter of NOTIFY messages to secondaries.",
 	}, []string{"zone", "outcome"})
+	// persistWrites counts the transactions that write answers to a file.
+	persistWrites = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "persist_writes_total",
+		Help:      "Counter of attempts to write answers to the file of persist.",
+	}, []string{"outcome"})
 	// cacheEntries is the number of answers remembered.
 	cacheEntries = promauto.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: subsystem,
 		Name:      "cache_entries",
 		Help:      "The number of answers remembered.",
-	}, running.entries)
+	}, memories.entries)
 )
 
 // status is what an answer is to the one who asked.

@@ -411,7 +411,7 @@ func TestStopDuringLookup(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("a query took %s to end", took)
 	}
-	if n := a.cache.len(); n != 0 {
+	if n := a.cache.memory.len(); n != 0 {
 		t.Errorf("%d entries: the shutdown is remembered as the target's failure", n)
 	}
 }

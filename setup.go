@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/coredns/alias/plugin/rdata"
+	"github.com/coredns/alias/plugin/store"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/caddy/caddyfile"
@@ -65,8 +67,14 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error("alias", err)
 	}
-	a := cfg.build()
 	block := dnsserver.GetConfig(c)
+	if cfg.path != "" {
+		if !filepath.IsAbs(cfg.path) {
+			cfg.path = filepath.Join(block.Root, cfg.path)
+		}
+		cfg.path = store.Canonical(cfg.path)
+	}
+	a := cfg.build()
 	a.bypass = func() []string {
 		if block.Handler("transfer") == nil {
 			return nil
@@ -159,6 +167,7 @@ type config struct {
 	flatten    flatten
 	text       bool
 	omit       bool
+	path       string // of the file that keeps the answers, or ""
 
 	file string           // the Corefile
 	seen map[string]place // where each property was given
@@ -326,6 +335,13 @@ var properties = map[string]struct {
 			return fmt.Errorf("'%s' is neither abort nor omit", args[0])
 		}
 		cfg.omit = omit
+		return nil
+	}},
+	"persist": {"PATH", 1, 1, func(cfg *config, args []string) error {
+		if args[0] == "" {
+			return errors.New("'' is not a path")
+		}
+		cfg.path = args[0]
 		return nil
 	}},
 	"txt": {"", 0, 0, func(cfg *config, _ []string) error {
@@ -564,6 +580,8 @@ func (cfg *config) build() *Alias {
 		zones:     cfg.zones,
 		records:   cfg.records,
 		upstreams: us,
+		source:    source{upstreamsOf(cfg.resolvers, cfg.tlsConfig.ServerName), cfg.path},
+		share:     &share{size: cfg.size},
 		cache:     cfg.buildCache(us.resolve),
 		asks:      semaphore.NewWeighted(int64(cfg.concurrent)),
 		slots:     otter.Must(&otter.Options[spot, *slot]{MaximumSize: cfg.size}),
@@ -582,6 +600,7 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 	c.lifetime = cfg.lifetime
 	c.retries = cfg.retries
 	c.grace = cfg.timeout / 5
+	c.lag = min(maxLag, cfg.lifetime.stale/10)
 	c.resolve = resolve
 	return c
 }

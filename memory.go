@@ -1,0 +1,307 @@
+package alias
+
+import (
+	"encoding/binary"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coredns/alias/plugin/store"
+
+	"github.com/maypok86/otter/v2"
+	"github.com/miekg/dns"
+)
+
+const (
+	// maxLag is how much older than in memory an answer in the file may be whose addresses are the same: not each
+	// lookup is worth a write.
+	maxLag = time.Minute
+
+	// ordinarySize is how many octets of addresses an answer may have that counts for one. Who has more counts for more,
+	// so that a hostile target cannot fill the memory.
+	ordinarySize = 256
+)
+
+// source is whose answers a memory has: what one resolver says can be another's secret, or nonsense.
+type source struct {
+	upstreams string // in any order
+	path      string // of the file that keeps the answers, or ""
+}
+
+var _ store.Contents = (*memory)(nil)
+
+// memory is what is remembered. Server blocks with the same source share it, and a reload hands it on. It is safe for
+// concurrent use.
+type memory struct {
+	source
+	now     func() time.Time
+	entries *otter.Cache[question, *entry]
+	file    *store.Bucket // nil if the answers are not kept in one
+	shares  map[*share]struct{}
+}
+
+// share is the part of a memory that one plugin asks for. Instances that a failed reload leaves behind never give it back; it
+// holds nothing of theirs.
+type share struct {
+	*memory
+	size int
+}
+
+// newMemory returns a memory for size answers.
+func newMemory(s source, size int) *memory {
+	m := &memory{source: s, now: time.Now, shares: make(map[*share]struct{})}
+	m.entries = otter.Must(&otter.Options[question, *entry]{
+		MaximumWeight: uint64(size), // #nosec G115 -- at most maxCacheSize
+		Weigher: func(_ question, e *entry) uint32 {
+			return uint32(1 + len(e.addrs)/ordinarySize) // #nosec G115 -- addrs come in one message
+		},
+		OnAtomicDeletion: func(e otter.DeletionEvent[question, *entry]) {
+			if e.WasEvicted() && m.file != nil {
+				m.file.Delete(recordKey(e.Key))
+			}
+		},
+	})
+	return m
+}
+
+// load returns what is remembered of q, or nothing.
+func (m *memory) load(q question) *entry {
+	if e, ok := m.entries.GetIfPresent(q); ok {
+		return e
+	}
+	return nothing
+}
+
+func (m *memory) len() int { return m.entries.EstimatedSize() }
+
+func (m *memory) full() bool { return m.entries.WeightedSize() >= m.entries.GetMaximum() }
+
+// update replaces what is remembered of q with what change makes of it, and returns that. change gets nothing when there is
+// nothing, and must not use m. An answer goes to the file when it is another one, or by more than lag newer than the one there.
+func (m *memory) update(q question, lag time.Duration, change func(current *entry) *entry) *entry {
+	var e *entry
+	m.entries.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
+		if !found {
+			current = nothing
+		}
+		if e = change(current); e == current {
+			return current, otter.CancelOp
+		}
+		e.saved = current.saved
+		if m.file != nil && e.answered && (!sameOutcome(e, current) || e.stored.Sub(e.saved) > lag) {
+			e.saved = e.stored
+			m.file.Put(recordKey(q), m.recordValue(e))
+		}
+		return e, otter.WriteOp
+	})
+	return e
+}
+
+// sameOutcome reports whether two answers are the same but for their age.
+func sameOutcome(a, b *entry) bool {
+	return a.answered == b.answered && a.links == b.links && slices.Equal(a.addrs, b.addrs)
+}
+
+// Restore implements store.Contents.
+func (m *memory) Restore(key, value string) string {
+	q, restored, ok := readRecord(key, value)
+	if !ok {
+		return ""
+	}
+	now := m.now()
+	// As ages are measured by the clock that only goes forward, so is that of a restored answer from here on. When it
+	// is from the future, the clock was set, and nobody knows.
+	age := now.Sub(restored.stored)
+	if age < 0 {
+		age, restored.past = 0, true
+	}
+	restored.stored = now.Add(-age)
+	restored.saved = restored.stored
+	m.entries.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
+		switch {
+		case !found:
+			return restored, otter.WriteOp
+		case !current.answered: // a failure of a target that was looked up before the file could be read
+			restored.failures, restored.retry, restored.cause = current.failures, current.retry, current.cause
+			return restored, otter.WriteOp
+		case !sameOutcome(current, restored) || current.stored.Sub(restored.stored) > maxLag:
+			value = m.recordValue(current)
+		}
+		return current, otter.CancelOp
+	})
+	return value
+}
+
+// All implements store.Contents.
+func (m *memory) All() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for q, e := range m.entries.All() {
+			if e.answered && !yield(recordKey(q), m.recordValue(e)) {
+				return
+			}
+		}
+	}
+}
+
+// In the file, a record is under the type and the name of the question. Its value is the time at which the answer came (int64,
+// milliseconds since 1970), the TTL (uint32, seconds), the number of links (uint8), and the addresses.
+const (
+	keySize   = 2
+	valueSize = 8 + 4 + 1
+)
+
+func recordKey(q question) string {
+	return string(binary.BigEndian.AppendUint16(nil, q.qtype)) + q.name
+}
+
+func (m *memory) recordValue(e *entry) string {
+	now := m.now()
+	stored := now.Add(-now.Sub(e.stored)).UnixMilli() // by the clock as it is set now
+	b := make([]byte, 0, valueSize+len(e.addrs))
+	b = binary.BigEndian.AppendUint64(b, uint64(stored)) // #nosec G115 -- read back as int64
+	b = binary.BigEndian.AppendUint32(b, e.ttl)
+	b = append(b, byte(e.links)) // #nosec G115 -- at most maxLinks
+	return string(append(b, e.addrs...))
+}
+
+// readRecord returns the answer in a record, unless it is none.
+func readRecord(key, value string) (q question, e *entry, ok bool) {
+	if len(key) <= keySize || len(value) < valueSize {
+		return q, nil, false
+	}
+	b := []byte(value)
+	q = question{key[keySize:], binary.BigEndian.Uint16([]byte(key))}
+	e = &entry{answered: true, stored: time.UnixMilli(int64(binary.BigEndian.Uint64(b)))} // #nosec G115 -- written from int64
+	e.ttl, e.links, e.addrs = binary.BigEndian.Uint32(b[8:]), int(b[12]), slices.Clip(b[valueSize:])
+	_, isName := dns.IsDomainName(q.name)
+	ok = isName && dns.IsFqdn(q.name) && q.name == canonical(q.name) && e.links <= maxLinks &&
+		isAddress(q.qtype) && len(e.addrs)%addrLen(q.qtype) == 0
+	return q, e, ok
+}
+
+// memories are those in use.
+var memories = registry{of: make(map[source]*memory)}
+
+type registry struct {
+	mu sync.Mutex
+	of map[source]*memory
+}
+
+// join returns the memory that a is to use, with what there is to remember.
+func (r *registry) join(a *Alias) *memory {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.of[a.source]
+	if m == nil {
+		m = newMemory(a.source, a.share.size)
+		r.of[a.source] = m
+		m.fill(a)
+	}
+	a.share.memory = m
+	m.shares[a.share] = struct{}{}
+	m.resize()
+	return m
+}
+
+// leave ends the use that a makes of its memory.
+func (r *registry) leave(a *Alias) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := a.share.memory
+	if m == nil { // it has not started
+		return
+	}
+	delete(m.shares, a.share)
+	switch {
+	case len(m.shares) > 0:
+		m.resize()
+		if m.file != nil { // what failed to start may never leave, so this may be the end
+			m.file.Flush()
+		}
+	default:
+		delete(r.of, m.source)
+		if m.file != nil {
+			m.file.Close()
+		}
+	}
+}
+
+// entries returns how many answers are remembered.
+func (r *registry) entries() float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, m := range r.of {
+		n += m.len()
+	}
+	return float64(n)
+}
+
+// resize makes m as large as those who share it want it, together.
+func (m *memory) resize() {
+	size := 0
+	for s := range m.shares {
+		size += s.size
+	}
+	m.entries.SetMaximum(uint64(size)) // #nosec G115 -- a sum of sizes
+}
+
+// inherit takes over what is remembered by the instances before a reload: all from the same upstreams, and from
+// others, if they had the zones that a has, what is to be asked anew before it is served.
+func (m *memory) inherit(a *Alias) {
+	var predecessors []*memory
+	for _, b := range running.all() {
+		if b.instance == a.instance {
+			continue
+		}
+		if b.source.upstreams == m.upstreams {
+			for q, e := range b.cache.memory.entries.All() {
+				m.entries.Set(q, e)
+			}
+			return
+		}
+		if maps.Equal(b.zones, a.zones) {
+			predecessors = append(predecessors, b.cache.memory)
+		}
+	}
+	if len(predecessors) != 1 {
+		return
+	}
+	for q, e := range predecessors[0].entries.All() {
+		if e.answered {
+			m.entries.Set(q, &entry{outcome: e.outcome, answered: true, stored: e.stored, past: true})
+		}
+	}
+}
+
+// fill gives m what there is to remember: from the instances before a reload, and from its file.
+func (m *memory) fill(a *Alias) {
+	if m.path == "" {
+		m.inherit(a)
+		return
+	}
+	m.file = store.New(m.path, m.upstreams, m, func(err error) { persistWrites.WithLabelValues(refreshed(err)).Inc() })
+	m.inherit(a)
+	m.file.Open()
+	log.Infof("Remembered answers %d, kept in %s", m.len(), m.path)
+}
+
+// upstreamsOf returns what tells one set of resolvers from another.
+func upstreamsOf(rs []resolver, serverName string) string {
+	var names []string
+	for _, r := range rs {
+		name := r.protocol + "://" + r.addr
+		if r.protocol != "dns" {
+			if r.serverName == "" {
+				r.serverName = serverName
+			}
+			name += "%" + r.serverName
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}

@@ -1,0 +1,259 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+	"time"
+)
+
+// bbolt trusts its file: a page that refers to itself makes it recurse until the process ends, and a wrong count allocates
+// any amount of memory. So the structure is looked at before bbolt is. What is checked here is that it comes to an end and
+// stays within the file; the rest is left to bbolt's own check.
+
+// The layout of a bbolt file, version 2. Numbers are in the byte order of the machine.
+const (
+	magic         = 0xED0CDAED
+	layoutVersion = 2
+	noFreelist    = 1<<64 - 1
+
+	headerSize  = 16 // of a page: id uint64, flags, count uint16, overflow uint32
+	elementSize = 16 // of a branch or leaf page
+	metaSize    = 64 // after the header
+	checksumAt  = 56 // in the meta data
+
+	branchPage   = 0x01
+	leafPage     = 0x02
+	freelistPage = 0x10
+	bucketLeaf   = 0x01
+
+	maxDepth = 100 // of the trees in each other
+)
+
+var order = binary.NativeEndian
+
+// inspect returns an error unless the file at path can be given to bbolt. It need not exist.
+func inspect(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case os.IsNotExist(err):
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return errForeign
+	case info.Size() == 0:
+		return nil
+	}
+	// Another process may be writing; it cannot be doing so all the time.
+	for range 3 {
+		if err = inspectPages(path, info.Size()); err == nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return err
+}
+
+func inspectPages(path string, size int64) error {
+	file, err := os.Open(path) // #nosec G304 -- the operator's choice
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	m, err := findMeta(file, size)
+	if err != nil {
+		return err
+	}
+	p := &pages{file: file, meta: m, seen: make(map[uint64]bool)}
+	if uint64(size)/m.pageSize < m.end { // #nosec G115 -- a size is not negative
+		return fmt.Errorf("%w: it has been cut off", errDamaged)
+	}
+	if err := p.freelist(); err != nil {
+		return fmt.Errorf("%w: %v", errDamaged, err)
+	}
+	if err := p.tree(m.root, 0); err != nil {
+		return fmt.Errorf("%w: %v", errDamaged, err)
+	}
+	return nil
+}
+
+// meta is where the database begins.
+type meta struct {
+	pageSize            uint64
+	root, freelist, end uint64 // pages
+	transaction         uint64
+}
+
+// findMeta returns the newer meta data of the two that a file has.
+func findMeta(file io.ReaderAt, size int64) (m meta, err error) {
+	ours := false
+	for at := int64(0); at < min(size, 1<<16); at = max(2*at, 1024) {
+		buf := make([]byte, headerSize+metaSize)
+		if n, _ := file.ReadAt(buf, at); n < len(buf) {
+			break
+		}
+		other, hasMagic, ok := readMeta(buf[headerSize:])
+		ours = ours || hasMagic
+		if ok && (m.pageSize == 0 || other.transaction > m.transaction) && (at == 0 || other.pageSize == uint64(at)) {
+			m = other
+		}
+	}
+	switch {
+	case m.pageSize > 0 && m.freelist == noFreelist: // which this package never writes
+		return m, errForeign
+	case m.pageSize > 0:
+		return m, nil
+	case ours, isZero(file, size):
+		return m, fmt.Errorf("%w: its beginning is not right", errDamaged)
+	default:
+		return m, errForeign
+	}
+}
+
+// readMeta reads meta data, which may have the number of the format and yet not be right.
+func readMeta(buf []byte) (m meta, hasMagic, ok bool) {
+	hasMagic = order.Uint32(buf) == magic
+	sum := fnv.New64a()
+	_, _ = sum.Write(buf[:checksumAt])
+	if !hasMagic || order.Uint32(buf[4:]) != layoutVersion || order.Uint64(buf[checksumAt:]) != sum.Sum64() {
+		return m, hasMagic, false
+	}
+	m.pageSize = uint64(order.Uint32(buf[8:]))
+	m.root = order.Uint64(buf[16:])
+	m.freelist = order.Uint64(buf[32:])
+	m.end = order.Uint64(buf[40:])
+	m.transaction = order.Uint64(buf[48:])
+	return m, true, m.pageSize >= 1024 && m.pageSize <= 1<<16
+}
+
+// isZero reports whether there is nothing at the beginning of the file, as after a loss of power.
+func isZero(file io.ReaderAt, size int64) bool {
+	buf := make([]byte, min(size, 1<<14))
+	if _, err := file.ReadAt(buf, 0); err != nil {
+		return false
+	}
+	for _, b := range buf {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// pages are those of a database.
+type pages struct {
+	file io.ReaderAt
+	meta
+	seen map[uint64]bool
+}
+
+// read returns the page, with those that continue it. Each is read once only.
+func (p *pages) read(id uint64) ([]byte, error) {
+	if id < 2 || id >= p.end {
+		return nil, fmt.Errorf("page %d is not there", id)
+	}
+	header := make([]byte, headerSize)
+	if _, err := p.file.ReadAt(header, int64(id*p.pageSize)); err != nil { // #nosec G115 -- within the file
+		return nil, err
+	}
+	overflow := uint64(order.Uint32(header[12:]))
+	if order.Uint64(header) != id || overflow >= p.end-id {
+		return nil, fmt.Errorf("page %d is none", id)
+	}
+	for i := id; i <= id+overflow; i++ {
+		if p.seen[i] {
+			return nil, fmt.Errorf("page %d is used twice", i)
+		}
+		p.seen[i] = true
+	}
+	buf := make([]byte, (1+overflow)*p.pageSize)
+	_, err := p.file.ReadAt(buf, int64(id*p.pageSize)) // #nosec G115 -- within the file
+	return buf, err
+}
+
+// freelist checks the list of the free pages.
+func (p *pages) freelist() error {
+	buf, err := p.read(p.meta.freelist)
+	if err != nil {
+		return err
+	}
+	ids, count := buf[headerSize:], uint64(order.Uint16(buf[10:]))
+	if count == 0xFFFF { // it does not fit: the first number is the count
+		count, ids = order.Uint64(ids), ids[8:]
+	}
+	if order.Uint16(buf[8:]) != freelistPage || count > uint64(len(ids)/8) {
+		return fmt.Errorf("page %d is no list of free pages", p.meta.freelist)
+	}
+	for ids := ids[:count*8]; len(ids) > 0; ids = ids[8:] {
+		if id := order.Uint64(ids); id < 2 || id >= p.end {
+			return fmt.Errorf("free page %d is not there", id)
+		}
+	}
+	return nil
+}
+
+// tree checks the tree whose root is the page.
+func (p *pages) tree(id uint64, depth int) error {
+	buf, err := p.read(id)
+	if err != nil {
+		return err
+	}
+	if err := p.elements(buf, depth); err != nil {
+		return fmt.Errorf("page %d: %v", id, err)
+	}
+	return nil
+}
+
+// elements checks what is in a branch or leaf page, and what is below it.
+func (p *pages) elements(page []byte, depth int) error {
+	flags, count := order.Uint16(page[8:]), int(order.Uint16(page[10:]))
+	branch := flags == branchPage
+	switch {
+	case depth > maxDepth:
+		return fmt.Errorf("more than %d levels", maxDepth)
+	case !branch && flags != leafPage, branch && count == 0, headerSize+count*elementSize > len(page):
+		return fmt.Errorf("flags %#x, %d elements", flags, count)
+	}
+	for i := range count {
+		element := page[headerSize+i*elementSize:]
+		var at, keyed, valued, child uint64
+		if branch {
+			at, keyed, child = uint64(order.Uint32(element)), uint64(order.Uint32(element[4:])), order.Uint64(element[8:])
+		} else {
+			at, keyed, valued = uint64(order.Uint32(element[4:])), uint64(order.Uint32(element[8:])), uint64(order.Uint32(element[12:]))
+		}
+		if at+keyed+valued > uint64(len(element)) {
+			return fmt.Errorf("element %d is not in it", i)
+		}
+		value := element[at+keyed : at+keyed+valued]
+		var err error
+		switch {
+		case branch:
+			err = p.tree(child, depth+1)
+		case order.Uint32(element)&bucketLeaf != 0:
+			err = p.bucket(value, depth+1)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bucket checks a bucket. A small one is a page in the value of its element.
+func (p *pages) bucket(value []byte, depth int) error {
+	const bucketSize = 16 // root uint64, sequence uint64
+	if len(value) < bucketSize {
+		return fmt.Errorf("a bucket of %d octets", len(value))
+	}
+	if root := order.Uint64(value); root != 0 {
+		return p.tree(root, depth)
+	}
+	if len(value) < bucketSize+headerSize {
+		return fmt.Errorf("a bucket of %d octets without a page", len(value))
+	}
+	return p.elements(value[bucketSize:], depth)
+}
