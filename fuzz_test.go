@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	fake "github.com/coredns/alias/test/upstream"
 
@@ -23,6 +24,7 @@ func FuzzCorefile(f *testing.F) {
 		"record @ \\.\nrecord \"\" a\nrecord . .\nrecord *. *.",
 		"upstream 192.0.2.1:99999\nupstream %\nupstream []:53",
 		"min_ttl 1h\nmax_ttl 1s",
+		"persist alias.db\nflatten apex\ntxt\ntarget_from a/b\ntransfer_on_failure omit",
 	} {
 		f.Add("example.org example.net", seed)
 		f.Add("example.org", seed)
@@ -123,5 +125,44 @@ func hasAddress(m *dns.Msg, name string, ip []byte) bool {
 	return slices.ContainsFunc(m.Answer, func(rr dns.RR) bool {
 		a, ok := rr.(*dns.A)
 		return ok && strings.EqualFold(a.Hdr.Name, name) && bytes.Equal(a.A.To4(), ip)
+	})
+}
+
+// FuzzRecord restores a record of the file of persist: what is taken over is an answer to a question that can be asked, and
+// goes back to the file as it was.
+func FuzzRecord(f *testing.F) {
+	m := newMemory(source{}, 10)
+	for _, r := range []struct {
+		q question
+		e *entry
+	}{
+		{question{"app.hosting.example.", dns.TypeA}, &entry{outcome: outcome{addrs: []byte{192, 0, 2, 1}, ttl: 60}}},
+		{question{"app.hosting.example.", dns.TypeAAAA}, &entry{outcome: outcome{addrs: make([]byte, 32), ttl: math.MaxUint32, links: maxLinks}}},
+		{question{`a\.b\200.example.`, dns.TypeA}, &entry{}},
+	} {
+		r.e.stored = m.now()
+		f.Add(recordKey(r.q), m.recordValue(r.e))
+	}
+	f.Add("", "")
+	f.Fuzz(func(t *testing.T, key, value string) {
+		m := newMemory(source{}, 10)
+		now := time.Now()
+		m.now = func() time.Time { return now }
+		again := m.Restore(key, value)
+		for q, e := range m.entries.All() {
+			if _, ok := dns.IsDomainName(q.name); !ok || !isAddress(q.qtype) || len(e.addrs)%addrLen(q.qtype) != 0 || e.links > maxLinks {
+				t.Errorf("%q is remembered: %v", q, e)
+			}
+			if now.Before(e.stored) {
+				t.Errorf("%q is from the future: %v", q, e)
+			}
+			addressRecords(q, 1, e.addrs)
+			if got := m.recordValue(e); recordKey(q) != key || !e.past && got != value {
+				t.Errorf("%q=%q comes back as %q=%q", key, value, recordKey(q), got)
+			}
+		}
+		if again != value && again != "" {
+			t.Errorf("%q is replaced with %q", value, again)
+		}
 	})
 }

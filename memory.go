@@ -20,6 +20,9 @@ const (
 	// lookup is worth a write.
 	maxLag = time.Minute
 
+	// maxAge is the age of the oldest answer that can be of use, in the file.
+	maxAge = maxStale + maxTTL
+
 	// ordinarySize is how many octets of addresses an answer may have that counts for one. Who has more counts for more,
 	// so that a hostile target cannot fill the memory.
 	ordinarySize = 256
@@ -113,10 +116,10 @@ func (m *memory) Restore(key, value string) string {
 	}
 	now := m.now()
 	// As ages are measured by the clock that only goes forward, so is that of a restored answer from here on. When it
-	// is from the future, the clock was set, and nobody knows.
+	// is from the future, or from long ago, the clock is or was wrong: the file keeps what it has.
 	age := now.Sub(restored.stored)
-	if age < 0 {
-		age, restored.past = 0, true
+	if age < 0 || age > maxAge {
+		age, restored.past = min(max(age, 0), maxAge), true
 	}
 	restored.stored = now.Add(-age)
 	restored.saved = restored.stored

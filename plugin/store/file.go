@@ -89,12 +89,19 @@ func (f *file) examine() (found string, err error) {
 		if len(faults) > 0 {
 			return fmt.Errorf("%w: %v", errDamaged, faults[0])
 		}
-		if about := tx.Bucket([]byte(aboutBucket)); about != nil {
+		about := tx.Bucket([]byte(aboutBucket))
+		if about != nil {
 			found = printable(about.Get([]byte(versionKey)))
-		} else if name, _ := tx.Cursor().First(); name != nil {
+			return nil
+		}
+		switch name, _ := tx.Cursor().First(); {
+		case name == nil:
+			return nil // it is new
+		case hasOurs(tx):
+			return fmt.Errorf("%w: it does not say its version", errDamaged)
+		default:
 			return errForeign
 		}
-		return nil
 	})
 	if err != nil || found != "" && found != version {
 		return found, err
@@ -109,6 +116,12 @@ func (f *file) examine() (found string, err error) {
 		}
 		return removeUnused(tx, about)
 	})
+}
+
+// hasOurs reports whether there is a bucket that this package has written.
+func hasOurs(tx *bolt.Tx) bool {
+	name, _ := tx.Cursor().Seek([]byte(bucketPrefix))
+	return strings.HasPrefix(string(name), bucketPrefix)
 }
 
 // printable returns a version that can be a part of a file's name.

@@ -52,7 +52,7 @@ func inspect(path string) error {
 		if err = inspectPages(path, info.Size()); err == nil {
 			return nil
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 	return err
 }
