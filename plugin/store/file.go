@@ -70,13 +70,20 @@ func (f *file) open() error {
 // openDatabase opens the database at path, which nobody else may have open.
 func openDatabase(path string) (*bolt.DB, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType})
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, errLocked
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("%w: %v", errDamaged, err)
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		err = errLocked
 	}
-	return db, err
+	return db, asDamage(err)
+}
+
+// asDamage returns err as damage when it is about what is in the file, and not about the disk.
+func asDamage(err error) error {
+	for _, about := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum, bolterrors.ErrVersionMismatch, bolterrors.ErrIncompatibleValue} {
+		if errors.Is(err, about) {
+			return fmt.Errorf("%w: %v", errDamaged, err)
+		}
+	}
+	return err
 }
 
 // examine returns the version of the file, which is made ours if it is new.
@@ -106,7 +113,7 @@ func (f *file) examine() (found string, err error) {
 	if err != nil || found != "" && found != version {
 		return found, err
 	}
-	return version, f.db.Update(func(tx *bolt.Tx) error {
+	return version, asDamage(f.db.Update(func(tx *bolt.Tx) error {
 		about, err := tx.CreateBucketIfNotExists([]byte(aboutBucket))
 		if err != nil {
 			return err
@@ -115,7 +122,7 @@ func (f *file) examine() (found string, err error) {
 			return err
 		}
 		return removeUnused(tx, about)
-	})
+	}))
 }
 
 // hasOurs reports whether there is a bucket that this package has written.

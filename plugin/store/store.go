@@ -372,7 +372,7 @@ func (f *file) writeSome() (n int, err error) {
 	})
 	f.wrote(err)
 	written = err == nil
-	return n, err
+	return n, asDamage(err)
 }
 
 // take removes up to n changes from those pending, and returns them.
