@@ -34,6 +34,10 @@ const (
 	// foreignFor is how long it is good that the backend has no data of its own for a name.
 	foreignFor = 30 * time.Second
 
+	// maxKeptRecords is how many records an answer may have that is kept for the next who ask. Any number of names can have the same
+	// target, and its owner is to fill no memory with them.
+	maxKeptRecords = 16
+
 	// maxEmptyTTL is the TTL in seconds of the SOA record beside an empty result that stands for a failure:
 	// resolvers are to forget it quickly.
 	maxEmptyTTL = 5
@@ -290,7 +294,10 @@ func (a *Alias) renew(q *incoming, al *alias, basis *holding) *answer {
 	ans := a.resolve(q.question, al)
 	ans.alias, ans.generation, ans.until = al, generation, basis.earlier(ans.until)
 	keep := ans
-	if ans.status == miss { // for this time only
+	switch {
+	case len(ans.answer) > maxKeptRecords:
+		keep = nil
+	case ans.status == miss: // for this time only
 		again := *ans
 		again.status = hit
 		keep = &again
