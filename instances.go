@@ -84,7 +84,7 @@ func (a *Alias) stop() {
 			a.primary.stop()
 		}
 		a.priming.Wait()
-		memories.leave(a)
+		memories.leave(a.share)
 		for _, up := range a.upstreams.list {
 			up.stop()
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -121,7 +122,8 @@ func TestReadyInTheEnd(t *testing.T) {
 // What a failed reload has started goes away by itself.
 func TestLeftBehind(t *testing.T) {
 	leave := func() {
-		cfg, err := parseBlock("example.org", "record @ target.example\nupstream 127.0.0.1 tls://127.0.0.1 https://127.0.0.1")
+		cfg, err := parseBlock("example.org", "record @ target.example\nupstream 127.0.0.1 tls://127.0.0.1 https://127.0.0.1\npersist "+
+			filepath.Join(t.TempDir(), "db"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +136,9 @@ func TestLeftBehind(t *testing.T) {
 	}
 	wait(t, 10*time.Second, "it is still there", func() bool {
 		runtime.GC()
-		return len(running.all()) == 0 && runtime.NumGoroutine() <= before
+		memories.mu.Lock()
+		defer memories.mu.Unlock()
+		return len(running.all()) == 0 && len(memories.of) == 0 && runtime.NumGoroutine() <= before
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"iter"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -46,8 +47,7 @@ type memory struct {
 	shares  map[*share]struct{}
 }
 
-// share is the part of a memory that one plugin asks for. Instances that a failed reload leaves behind never give it back; it
-// holds nothing of theirs.
+// share is the part of a memory that one plugin asks for. It holds nothing of the plugin.
 type share struct {
 	*memory
 	size int
@@ -206,29 +206,33 @@ func (r *registry) join(a *Alias) *memory {
 	a.share.memory = m
 	m.shares[a.share] = struct{}{}
 	m.resize()
+	runtime.AddCleanup(a, r.leave, a.share) // a failed reload leaves instances behind that nobody ends
 	return m
 }
 
-// leave ends the use that a makes of its memory.
-func (r *registry) leave(a *Alias) {
+// leave gives a share back. It may be called again, and without the share having been used.
+func (r *registry) leave(s *share) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m := a.share.memory
-	if m == nil { // it has not started
+	m := s.memory
+	if m == nil {
 		return
 	}
-	delete(m.shares, a.share)
-	switch {
-	case len(m.shares) > 0:
+	if _, ok := m.shares[s]; !ok {
+		return
+	}
+	delete(m.shares, s)
+	if len(m.shares) > 0 {
 		m.resize()
-		if m.file != nil { // what failed to start may never leave, so this may be the end
-			m.file.Flush()
-		}
-	default:
+	} else {
 		delete(r.of, m.source)
-		if m.file != nil {
-			m.file.Close()
-		}
+	}
+	switch {
+	case m.file == nil:
+	case len(m.shares) > 0: // this may be the end of the process, with instances left behind
+		m.file.Flush()
+	default:
+		m.file.Close()
 	}
 }
 
