@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
@@ -11,7 +12,7 @@ import (
 
 // bbolt trusts its file: a page that refers to itself makes it recurse until the process ends, and a wrong count allocates
 // any amount of memory. So the structure is looked at before bbolt is. What is checked here is that it comes to an end and
-// stays within the file; the rest is left to bbolt's own check.
+// stays within the file, and what bbolt's own check leaves out.
 
 // The layout of a bbolt file, version 2. Numbers are in the byte order of the machine.
 const (
@@ -74,7 +75,7 @@ func inspectPages(path string, size int64) error {
 	if err := p.freelist(); err != nil {
 		return fmt.Errorf("%w: %v", errDamaged, err)
 	}
-	if err := p.tree(m.root, 0); err != nil {
+	if _, err := p.tree(m.root, 0); err != nil {
 		return fmt.Errorf("%w: %v", errDamaged, err)
 	}
 	return nil
@@ -195,27 +196,27 @@ func (p *pages) freelist() error {
 	return nil
 }
 
-// tree checks the tree whose root is the page.
-func (p *pages) tree(id uint64, depth int) error {
+// tree checks the tree whose root is the page, and returns its first key.
+func (p *pages) tree(id uint64, depth int) (first []byte, err error) {
 	buf, err := p.read(id)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := p.elements(buf, depth); err != nil {
-		return fmt.Errorf("page %d: %v", id, err)
+	if first, err = p.elements(buf, depth); err != nil {
+		return nil, fmt.Errorf("page %d: %v", id, err)
 	}
-	return nil
+	return first, nil
 }
 
-// elements checks what is in a branch or leaf page, and what is below it.
-func (p *pages) elements(page []byte, depth int) error {
+// elements checks what is in a branch or leaf page, and what is below it, and returns its first key.
+func (p *pages) elements(page []byte, depth int) (first []byte, err error) {
 	flags, count := order.Uint16(page[8:]), int(order.Uint16(page[10:]))
 	branch := flags == branchPage
 	switch {
 	case depth > maxDepth:
-		return fmt.Errorf("more than %d levels", maxDepth)
+		return nil, fmt.Errorf("more than %d levels", maxDepth)
 	case !branch && flags != leafPage, branch && count == 0, headerSize+count*elementSize > len(page):
-		return fmt.Errorf("flags %#x, %d elements", flags, count)
+		return nil, fmt.Errorf("flags %#x, %d elements", flags, count)
 	}
 	for i := range count {
 		element := page[headerSize+i*elementSize:]
@@ -226,21 +227,33 @@ func (p *pages) elements(page []byte, depth int) error {
 			at, keyed, valued = uint64(order.Uint32(element[4:])), uint64(order.Uint32(element[8:])), uint64(order.Uint32(element[12:]))
 		}
 		if at+keyed+valued > uint64(len(element)) {
-			return fmt.Errorf("element %d is not in it", i)
+			return nil, fmt.Errorf("element %d is not in it", i)
 		}
-		value := element[at+keyed : at+keyed+valued]
-		var err error
+		key, value := element[at:at+keyed], element[at+keyed:at+keyed+valued]
+		if i == 0 {
+			first = key
+		}
 		switch {
 		case branch:
-			err = p.tree(child, depth+1)
+			err = p.child(key, child, depth+1)
 		case order.Uint32(element)&bucketLeaf != 0:
 			err = p.bucket(value, depth+1)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return first, nil
+}
+
+// child checks the tree below an element of a branch page, whose first key is that of the element: bbolt finds the element by
+// it when the child moves.
+func (p *pages) child(key []byte, id uint64, depth int) error {
+	first, err := p.tree(id, depth)
+	if err == nil && !bytes.Equal(first, key) {
+		err = fmt.Errorf("page %d begins with another key", id)
+	}
+	return err
 }
 
 // bucket checks a bucket. A small one is a page in the value of its element.
@@ -250,10 +263,12 @@ func (p *pages) bucket(value []byte, depth int) error {
 		return fmt.Errorf("a bucket of %d octets", len(value))
 	}
 	if root := order.Uint64(value); root != 0 {
-		return p.tree(root, depth)
+		_, err := p.tree(root, depth)
+		return err
 	}
 	if len(value) < bucketSize+headerSize {
 		return fmt.Errorf("a bucket of %d octets without a page", len(value))
 	}
-	return p.elements(value[bucketSize:], depth)
+	_, err := p.elements(value[bucketSize:], depth)
+	return err
 }
