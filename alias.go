@@ -34,9 +34,10 @@ const (
 	// foreignFor is how long it is good that the backend has no data of its own for a name.
 	foreignFor = 30 * time.Second
 
-	// maxKeptRecords is how many records an answer may have that is kept for the next who ask. Any number of names can have the same
-	// target, and its owner is to fill no memory with them.
+	// maxKeptRecords is how many records an answer may have that is kept for the next who ask, and maxKeptMessage how many
+	// what the backend says. Any number of names can have the same target, and its owner is to fill no memory with them.
 	maxKeptRecords = 16
+	maxKeptMessage = 32
 
 	// maxEmptyTTL is the TTL in seconds of the SOA record beside an empty result that stands for a failure:
 	// resolvers are to forget it quickly.

@@ -244,8 +244,17 @@ func (a *Alias) lookFrom(q question, said *dns.Msg) *holding {
 		*h = *last
 	}
 	h.until = now.Add(h.validFor())
-	s.holding.Store(h)
+	if h.large() {
+		s.holding.Store(nil)
+	} else {
+		s.holding.Store(h)
+	}
 	return h
+}
+
+// large reports whether h has too much to be kept.
+func (h *holding) large() bool {
+	return h.m != nil && len(h.m.Answer)+len(h.m.Ns)+len(h.m.Extra) > maxKeptMessage
 }
 
 // goodAt reports whether h, which may be nil, is good now, and no older than said.

@@ -29,6 +29,9 @@ const (
 	// When the resolver fails, all targets do: so many messages about them are logged in one go, and per second.
 	maxMessages       = 100
 	messagesPerSecond = 5
+
+	// maxAddrsTold is how many addresses a message has.
+	maxAddrsTold = 8
 )
 
 // entry is what is remembered of a question: the last answer, and whether the target has failed since.
@@ -443,12 +446,17 @@ func sorted(addrs []byte, size int) []byte {
 	return slices.Concat(chunks...)
 }
 
+// addrString returns the addresses for a message, or the first of them.
 func addrString(addrs []byte, qtype uint16) string {
 	if len(addrs) == 0 {
 		return "no address"
 	}
 	var s []string
 	for a := range slices.Chunk(addrs, addrLen(qtype)) {
+		if len(s) == maxAddrsTold {
+			s = append(s, fmt.Sprintf("and %d more", len(addrs)/addrLen(qtype)-len(s)))
+			break
+		}
 		ip, _ := netip.AddrFromSlice(a)
 		s = append(s, ip.String())
 	}

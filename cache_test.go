@@ -334,7 +334,7 @@ func TestLateToTheLookup(t *testing.T) {
 func TestEvictedMeanwhile(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		e, _ := a.cache.get(target, noLimit, "example.org.")
-		a.cache.memory.entries.Invalidate(target)
+		a.cache.memory.answers.Invalidate(target)
 		if e, status := a.cache.lookup(target, "example.org.", e, -time.Second); status != miss || len(e.addrs) == 0 || r.lookups() != 2 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
@@ -477,7 +477,7 @@ func TestCacheSize(t *testing.T) {
 			a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "")
 		}
 		synctest.Wait()
-		a.cache.memory.entries.CleanUp()
+		a.cache.memory.answers.CleanUp()
 		if n := a.cache.memory.len(); n > 100 {
 			t.Errorf("%d answers are remembered", n)
 		}

@@ -42,9 +42,11 @@ var _ store.Contents = (*memory)(nil)
 type memory struct {
 	source
 	now     func() time.Time
-	entries *otter.Cache[question, *entry]
-	file    *store.Bucket // nil if the answers are not kept in one
-	shares  map[*share]struct{}
+	answers *otter.Cache[question, *entry]
+	// failures of targets that have no answer. When the resolver is dead, nothing that a client asks for makes answers go.
+	failures *otter.Cache[question, *entry]
+	file     *store.Bucket // nil if the answers are not kept in one
+	shares   map[*share]struct{}
 }
 
 // share is the part of a memory that one plugin asks for. It holds nothing of the plugin.
@@ -56,7 +58,8 @@ type share struct {
 // newMemory returns a memory for size answers.
 func newMemory(s source, size int) *memory {
 	m := &memory{source: s, now: time.Now, shares: make(map[*share]struct{})}
-	m.entries = otter.Must(&otter.Options[question, *entry]{
+	m.failures = otter.Must(&otter.Options[question, *entry]{MaximumSize: size})
+	m.answers = otter.Must(&otter.Options[question, *entry]{
 		MaximumWeight: uint64(size), // #nosec G115 -- at most maxCacheSize
 		Weigher: func(_ question, e *entry) uint32 {
 			return uint32(1 + len(e.addrs)/ordinarySize) // #nosec G115 -- addrs come in one message
@@ -72,29 +75,45 @@ func newMemory(s source, size int) *memory {
 
 // load returns what is remembered of q, or nothing.
 func (m *memory) load(q question) *entry {
-	if e, ok := m.entries.GetIfPresent(q); ok {
+	if e, ok := m.answers.GetIfPresent(q); ok {
+		return e
+	}
+	return m.failure(q)
+}
+
+// failure returns what is remembered of q when there is no answer.
+func (m *memory) failure(q question) *entry {
+	if e, ok := m.failures.GetIfPresent(q); ok {
 		return e
 	}
 	return nothing
 }
 
-func (m *memory) len() int { return m.entries.EstimatedSize() }
+func (m *memory) len() int { return m.answers.EstimatedSize() + m.failures.EstimatedSize() }
 
-func (m *memory) full() bool { return m.entries.WeightedSize() >= m.entries.GetMaximum() }
+func (m *memory) full() bool {
+	return m.answers.WeightedSize()+uint64(m.failures.EstimatedSize()) >= m.answers.GetMaximum() // #nosec G115 -- a size
+}
 
 // update replaces what is remembered of q with what change makes of it, and returns that. change gets nothing when there is
 // nothing, and must not use m. An answer goes to the file when it is another one, or by more than lag newer than the one there.
 func (m *memory) update(q question, lag time.Duration, change func(current *entry) *entry) *entry {
 	var e *entry
-	m.entries.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
+	m.answers.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
 		if !found {
-			current = nothing
+			current = m.failure(q)
 		}
-		if e = change(current); e == current {
+		switch e = change(current); {
+		case e == current:
 			return current, otter.CancelOp
+		case !e.answered:
+			m.failures.Set(q, e)
+			return current, otter.CancelOp
+		case !found:
+			m.failures.Invalidate(q)
 		}
 		e.saved = current.saved
-		if m.file != nil && e.answered && (!sameOutcome(e, current) || e.stored.Sub(e.saved) > lag) {
+		if m.file != nil && (!sameOutcome(e, current) || e.stored.Sub(e.saved) > lag) {
 			e.saved = e.stored
 			m.file.Put(recordKey(q), m.recordValue(e))
 		}
@@ -123,12 +142,12 @@ func (m *memory) Restore(key, value string) string {
 	}
 	restored.stored = now.Add(-age)
 	restored.saved = restored.stored
-	m.entries.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
+	m.answers.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
 		switch {
-		case !found:
-			return restored, otter.WriteOp
-		case !current.answered: // a failure of a target that was looked up before the file could be read
-			restored.failures, restored.retry, restored.cause = current.failures, current.retry, current.cause
+		case !found: // but the target may have failed before the file could be read
+			f := m.failure(q)
+			restored.failures, restored.retry, restored.cause = f.failures, f.retry, f.cause
+			m.failures.Invalidate(q)
 			return restored, otter.WriteOp
 		case !sameOutcome(current, restored) || current.stored.Sub(restored.stored) > maxLag:
 			value = m.recordValue(current)
@@ -141,8 +160,8 @@ func (m *memory) Restore(key, value string) string {
 // All implements store.Contents.
 func (m *memory) All() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
-		for q, e := range m.entries.All() {
-			if e.answered && !yield(recordKey(q), m.recordValue(e)) {
+		for q, e := range m.answers.All() {
+			if !yield(recordKey(q), m.recordValue(e)) {
 				return
 			}
 		}
@@ -253,7 +272,8 @@ func (m *memory) resize() {
 	for s := range m.shares {
 		size += s.size
 	}
-	m.entries.SetMaximum(uint64(size)) // #nosec G115 -- a sum of sizes
+	m.answers.SetMaximum(uint64(size))  // #nosec G115 -- a sum of sizes
+	m.failures.SetMaximum(uint64(size)) // #nosec G115
 }
 
 // inherit takes over what is remembered by the instances before a reload: all from the same upstreams, and from
@@ -265,8 +285,11 @@ func (m *memory) inherit(a *Alias) {
 			continue
 		}
 		if b.source.upstreams == m.upstreams {
-			for q, e := range b.cache.memory.entries.All() {
-				m.entries.Set(q, e)
+			for q, e := range b.cache.memory.answers.All() {
+				m.answers.Set(q, e)
+			}
+			for q, e := range b.cache.memory.failures.All() {
+				m.failures.Set(q, e)
 			}
 			return
 		}
@@ -277,10 +300,8 @@ func (m *memory) inherit(a *Alias) {
 	if len(predecessors) != 1 {
 		return
 	}
-	for q, e := range predecessors[0].entries.All() {
-		if e.answered {
-			m.entries.Set(q, &entry{outcome: e.outcome, answered: true, stored: e.stored, past: true})
-		}
+	for q, e := range predecessors[0].answers.All() {
+		m.answers.Set(q, &entry{outcome: e.outcome, answered: true, stored: e.stored, past: true})
 	}
 }
 

@@ -124,11 +124,11 @@ func TestMemoriesApart(t *testing.T) {
 	miss.answers(t, a, "example.org.", v4)
 	failed.answers(t, b, "example.org.", "")
 	hit.answers(t, c, "example.org.", v4)
-	if a.cache.memory != c.cache.memory || a.cache.memory.entries.GetMaximum() != 100_007 {
+	if a.cache.memory != c.cache.memory || a.cache.memory.answers.GetMaximum() != 100_007 {
 		t.Error("two blocks with the same upstream share no memory, of the size of both")
 	}
 	c.stop()
-	if n := a.cache.memory.entries.GetMaximum(); n != 100_000 {
+	if n := a.cache.memory.answers.GetMaximum(); n != 100_000 {
 		t.Errorf("the memory is for %d answers, after one block has gone", n)
 	}
 }
@@ -232,9 +232,13 @@ func TestRestoredLate(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			m.entries.InvalidateAll()
-			if test.current != nil {
-				m.entries.Set(target, test.current)
+			m.answers.InvalidateAll()
+			m.failures.InvalidateAll()
+			switch {
+			case test.current == failing:
+				m.failures.Set(target, failing)
+			case test.current != nil:
+				m.answers.Set(target, test.current)
 			}
 			if got := m.Restore(recordKey(target), kept); got != test.value {
 				t.Errorf("the record is %q, want %q", got, test.value)
@@ -282,7 +286,7 @@ func TestWrites(t *testing.T) {
 		q := question{fmt.Sprintf("t%d.example.", i), dns.TypeA}
 		a.cache.settle(q, "", nothing, outcome{addrs: addrs1, ttl: 5}, nil)
 	}
-	m.entries.CleanUp()
+	m.answers.CleanUp()
 	a.stop()
 	b := instance(t, 2, "example.org", "upstream 127.0.0.1:1\npersist "+path)
 	if n := b.cache.memory.len(); n < 50 || n > 100 {
@@ -304,7 +308,7 @@ func TestLargeAnswersWeighMore(t *testing.T) {
 		q := question{fmt.Sprintf("t%d.example.", i), dns.TypeAAAA}
 		c.settle(q, "", nothing, outcome{addrs: make([]byte, 16*500), ttl: 5}, nil)
 	}
-	c.memory.entries.CleanUp()
+	c.memory.answers.CleanUp()
 	if grown := int64(heap()) - int64(before); grown > 2<<20 { // 1000 times 256 octets, what is beside them, and what the heap likes
 		t.Errorf("10,000 answers of 8000 octets take %d octets", grown)
 	}

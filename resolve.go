@@ -16,6 +16,10 @@ const (
 	// maxLinks is how many CNAME records and aliases a chain may have.
 	maxLinks = 16
 
+	// maxAddrs is how many addresses of a target are used. With all that go into a response there would be no room for a longer
+	// owner name, or for EDNS.
+	maxAddrs = 512
+
 	// How long a negative answer is remembered, in seconds: what its SOA record says within these bounds, and
 	// without a SOA record noSOATTL.
 	minNegativeTTL = 5
@@ -185,7 +189,7 @@ func (c *chain) extend(target string) error {
 
 func tooLong() *failure { return unusable("loop", fmt.Errorf("more than %d links", maxLinks)) }
 
-// addresses returns the addresses that answer has for the end of the chain, each once.
+// addresses returns the addresses that answer has for the end of the chain, each once, and at most maxAddrs.
 func (c *chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
 	var addrs []byte
 	seen := make(map[string]struct{})
@@ -207,7 +211,7 @@ func (c *chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
 			return nil, unusable("malformed", fmt.Errorf("%s record of %s without an address", dns.TypeToString[qtype], h.Name))
 		}
 		c.ttl = min(c.ttl, ttlOf(rr))
-		if _, ok := seen[string(ip)]; !ok {
+		if _, ok := seen[string(ip)]; !ok && len(seen) < maxAddrs {
 			seen[string(ip)] = struct{}{}
 			addrs = append(addrs, ip...)
 		}
