@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -577,4 +579,137 @@ func TestAsFailure(t *testing.T) {
 	if f := asFailure(errors.New("other")); f.outcome != "error" || f.Error() != "error: other" {
 		t.Errorf("got %v", f)
 	}
+}
+
+// While the resolver fails, what clients have somebody else's targets looked up for does not push out the last answers for
+// popular names. A popular name is looked for once a second, for its answer is kept as long.
+func TestPopularNamesSurviveFlood(t *testing.T) {
+	const popular = 10
+	for _, tc := range []struct {
+		name   string
+		before int // other targets, per second, while the resolver works
+		after  int // and when it fails
+	}{
+		{"first targets of all", 0, 300},
+		{"flood out of the blue", 0, 1000},
+		{"flood into a full cache", 10, 1000},
+		{"flood that has gone on for a while", 1000, 1000},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			logged(t)
+			inBubble(t, "cache_size 200", func(t *testing.T, a *Alias, r *fakeResolver) {
+				others, lost := 0, make(map[int]int)
+				get := func(format string, i int) *entry {
+					e, _ := a.cache.get(question{fmt.Sprintf(format, i), dns.TypeA}, noLimit, "example.org.")
+					return e
+				}
+				seconds := func(n, perSecond int) {
+					for range n {
+						for range perSecond {
+							get("t%d.example.", others)
+							others++
+						}
+						for i := range popular {
+							if len(get("popular%d.example.", i).addrs) == 0 {
+								lost[i]++
+							}
+						}
+						time.Sleep(time.Second)
+					}
+				}
+				seconds(30, tc.before)
+				r.say(outcome{}, errDown)
+				time.Sleep(300 * time.Second) // the TTL runs out
+				seconds(20, tc.after)
+				if len(lost) > 0 {
+					t.Errorf("%d of %d popular names had no answer at times: %v", len(lost), popular, lost)
+				}
+			})
+		})
+	}
+}
+
+// A target whose addresses change with each lookup costs one lookup in min_ttl, and its messages in the log are few and
+// short however many addresses there are.
+func TestChangingTarget(t *testing.T) {
+	out := logged(t)
+	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
+		const n = 2300 // AAAA records fit into a response
+		addrs := make([]byte, 16*n)
+		rand.NewChaCha8([32]byte{}).Read(addrs)
+		const seconds = 30
+		for i := range seconds {
+			addrs = slices.Clone(addrs)
+			addrs[0] = byte(i)
+			r.say(outcome{addrs: addrs, ttl: 0}, nil)
+			for j := range 10 { // ten targets of one kind
+				a.cache.get(question{fmt.Sprintf("t%d.example.", j), dns.TypeAAAA}, noLimit, "example.org.")
+			}
+			synctest.Wait()
+			time.Sleep(time.Second)
+		}
+		const most = 10 * (seconds/4 + 1) // each of ten when one second of five is left
+		if n := r.lookups(); n > most {
+			t.Errorf("%d lookups in %d seconds, want at most %d", n, seconds, most)
+		}
+		if lines := strings.Count(out.String(), "\n"); lines > maxMessages+seconds*messagesPerSecond {
+			t.Errorf("%d lines", lines)
+		}
+		t.Logf("%d lookups, %d lines, %d kB", r.lookups(), strings.Count(out.String(), "\n"), out.Len()>>10)
+		for line := range strings.Lines(out.String()) {
+			if len(line) > 2000 {
+				t.Fatalf("A line of %d bytes: %.200s...", len(line), line)
+			}
+		}
+	})
+}
+
+// A target that has addresses now, and none in the next moment, is looked up as seldom as any with this TTL.
+func TestFlappingTarget(t *testing.T) {
+	logged(t)
+	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
+		const seconds = 600
+		for i := range seconds {
+			r.say(outcome{ttl: minNegativeTTL}, nil)
+			if i%3 == 0 {
+				r.say(outcome{addrs: addrs1, ttl: 0}, nil)
+			}
+			if status, _, _ := ask(t, a); status == "failure" || status == "stale" {
+				t.Fatalf("second %d: %s", i, status)
+			}
+			synctest.Wait()
+			time.Sleep(time.Second)
+		}
+		if n, most := r.lookups(), seconds/4+1; n > most { // when one second of five is left
+			t.Errorf("%d lookups in %d seconds, want at most %d", n, seconds, most)
+		}
+	})
+}
+
+// While lookups of targets that hang take all of max_concurrent, what is remembered is served as ever: fresh, and then stale.
+func TestStarvedLookups(t *testing.T) {
+	logged(t)
+	inBubble(t, "max_concurrent 4", func(t *testing.T, a *Alias, r *fakeResolver) {
+		ask(t, a)
+		r.delay = 500 * time.Millisecond
+		r.say(outcome{}, networkFailure("timeout", nil))
+		var clients sync.WaitGroup
+		defer clients.Wait()
+		end := time.Now().Add(10 * time.Minute)
+		for i := range 8 { // twice as many as there is room for
+			clients.Go(func() {
+				for n := 0; time.Now().Before(end); n++ {
+					a.cache.get(question{fmt.Sprintf("t%d-%d.example.", i, n), dns.TypeA}, noLimit, "example.org.")
+					time.Sleep(20 * time.Millisecond)
+				}
+			})
+		}
+		for began := time.Now(); time.Now().Before(end); time.Sleep(time.Second) {
+			before := time.Now()
+			status, _, addr := ask(t, a)
+			if want := time.Since(began) < 300*time.Second; addr == "" || want != (status == "hit") || time.Since(before) > 500*time.Millisecond {
+				t.Fatalf("after %s: %s %s, in %s", time.Since(began), status, addr, time.Since(before))
+			}
+		}
+	})
 }

@@ -453,3 +453,24 @@ func TestNewUpstream(t *testing.T) {
 		a.stop()
 	}
 }
+
+// What one query of a client costs the upstream at most: a target that is cold, with another CNAME record in each response,
+// and each response truncated over UDP.
+func TestMostRequests(t *testing.T) {
+	var n atomic.Int64
+	up := fake.New(t, overUDP(truncated, func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetReply(r)
+		m.Answer = fake.RRs(fmt.Sprintf("%s 300 IN CNAME x%d.example.", r.Question[0].Name, n.Add(1)))
+		w.WriteMsg(m)
+	}))
+	const retries = 2
+	a, c := newAlias(t, "example.org", fmt.Sprintf("record * target.example\nretries %d\ntimeout 10s\nupstream %s", retries, up.Addr), nil)
+	const most = (1 + retries) * (maxLinks + 1) * 2
+	for range 10 { // it is left alone then
+		query(t, a, "www.example.org.", dns.TypeA)
+		c.Advance(minBackoff / 11)
+	}
+	if asked := up.AskedAll(); asked != most {
+		t.Errorf("%d requests, want %d", asked, most)
+	}
+}

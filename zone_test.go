@@ -574,6 +574,65 @@ func TestTargetFrom(t *testing.T) {
 	}
 }
 
+// Labels may be what clients make of them: the memory for their targets is bounded by cache_size, however much there is to
+// each. So is that for the targets of records.
+func TestLargeTargets(t *testing.T) {
+	const (
+		size  = 100
+		names = 2 * size
+		each  = 10 << 10 // bytes for what cache_size counts
+	)
+	var records strings.Builder
+	for i := range names + 1 {
+		fmt.Fprintf(&records, "record n%d t%d.example\n", i, i)
+	}
+	for _, tc := range []struct {
+		name       string
+		properties string
+		addresses  int
+	}{
+		{"labels", "target_from tenant/target", 1},
+		{"labels, 500 addresses", "target_from tenant/target", 500},
+		{"labels, most addresses", "target_from tenant/target", maxAddrs},
+		{"records", records.String(), 1},
+		{"records, 500 addresses", records.String(), 500},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a, _ := newAlias(t, "example.org", fmt.Sprintf("%s\ncache_size %d\nupstream 127.0.0.1", tc.properties, size), zoneFile(t, nil))
+			a.cache.resolve = func(context.Context, question, int) (outcome, error) {
+				return outcome{addrs: make([]byte, tc.addresses*4), ttl: 300}, nil
+			}
+			ask := func(i int) {
+				ctx := metadata.ContextWithMetadata(context.Background())
+				metadata.SetValueFunc(ctx, "tenant/target", func() string { return fmt.Sprintf("t%d.example", i) })
+				m := exchange(t, ctx, a, new(dns.Msg).SetQuestion(fmt.Sprintf("n%d.example.org.", i), dns.TypeA))
+				if len(m.Answer) != tc.addresses {
+					t.Fatalf("got %v", m)
+				}
+			}
+			ask(0)
+			runtime.GC()
+			before := heapInUse()
+			for i := range names {
+				ask(1 + i)
+			}
+			a.slots.CleanUp()
+			a.cache.memory.answers.CleanUp()
+			runtime.GC()
+			after := heapInUse()
+			if n := max(a.slots.EstimatedSize(), a.cache.memory.len()); n > size {
+				t.Errorf("%d are kept", n)
+			}
+			grown := int64(after) - int64(before)
+			t.Logf("%d bytes for each of cache_size", grown/size)
+			if grown > size*each+1<<20 {
+				t.Errorf("the heap grew from %d to %d kB", before>>10, after>>10)
+			}
+			runtime.KeepAlive(a)
+		})
+	}
+}
+
 func TestFlatten(t *testing.T) {
 	up := fake.New(t, fake.Zone("target.example. 300 IN A "+v4))
 	backend := func(t *testing.T) *file.File {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -297,10 +298,7 @@ func TestDoQ(t *testing.T) { testEncrypted(t, "quic://", startDoQ) }
 func testEncrypted(t *testing.T, scheme string, start func(t *testing.T, h upstream.Handler) (addr string, cert []byte)) {
 	t.Parallel()
 	addr, cert := start(t, upstream.Zone("app.hosting.example. 60 IN A 203.0.113.80"))
-	roots := filepath.Join(t.TempDir(), "roots.pem")
-	write(t, roots, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
-
-	trusted := []string{"SSL_CERT_FILE=" + roots}
+	trusted := trusting(t, cert)
 	addresses := []string{"example.org. 60 IN A 203.0.113.80"}
 	for _, test := range []struct {
 		name, servername string
@@ -326,8 +324,22 @@ func testEncrypted(t *testing.T, scheme string, start func(t *testing.T, h upstr
 	}
 }
 
+// trusting returns the environment in which a server trusts cert.
+func trusting(t *testing.T, cert []byte) []string {
+	t.Helper()
+	roots := filepath.Join(t.TempDir(), "roots.pem")
+	write(t, roots, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
+	return []string{"SSL_CERT_FILE=" + roots}
+}
+
 // startDoT starts a server of DNS over TLS with a certificate for example.com.
 func startDoT(t *testing.T, h upstream.Handler) (addr string, cert []byte) {
+	t.Helper()
+	return startDoTOn(t, h, func(l net.Listener) net.Listener { return l })
+}
+
+// startDoTOn is startDoT with connections from what wrap makes of the listener.
+func startDoTOn(t *testing.T, h upstream.Handler, wrap func(net.Listener) net.Listener) (addr string, cert []byte) {
 	t.Helper()
 	https := httptest.NewTLSServer(nil) // only for its certificate
 	defer https.Close()
@@ -336,7 +348,7 @@ func startDoT(t *testing.T, h upstream.Handler) (addr string, cert []byte) {
 		t.Fatal(err)
 	}
 	started := make(chan struct{})
-	s := &dns.Server{Listener: l, Handler: h, NotifyStartedFunc: func() { close(started) }}
+	s := &dns.Server{Listener: wrap(l), Handler: h, NotifyStartedFunc: func() { close(started) }}
 	go s.ActivateAndServe()
 	<-started
 	t.Cleanup(func() { s.Shutdown() })

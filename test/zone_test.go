@@ -503,22 +503,29 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// flood lets eight clients ask for the names with the numbers from begin to end, each once.
+// flood asks for the names with the numbers from begin to end, each once.
 func flood(t *testing.T, addr string, begin, end int) {
+	t.Helper()
+	sweep(t, addr, "udp", begin, end, func(conn *dns.Conn, i int, qtype uint16) error {
+		return askAddress(conn, fmt.Sprintf("n%d.shop.example.org.", i), qtype)
+	})
+}
+
+// sweep lets eight clients ask about the numbers from begin to end, each once and for either type in turn.
+func sweep(t *testing.T, addr, network string, begin, end int, ask func(conn *dns.Conn, i int, qtype uint16) error) {
 	t.Helper()
 	const clients = 8
 	var all sync.WaitGroup
 	for client := range clients {
 		all.Go(func() {
-			conn, err := dns.Dial("udp", addr)
+			conn, err := dns.Dial(network, addr)
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			defer conn.Close()
 			for i := begin + client; i < end; i += clients {
-				qtype := []uint16{dns.TypeA, dns.TypeAAAA}[i/clients%2]
-				if err := askAddress(conn, fmt.Sprintf("n%d.shop.example.org.", i), qtype); err != nil {
+				if err := ask(conn, i, []uint16{dns.TypeA, dns.TypeAAAA}[i/clients%2]); err != nil {
 					t.Error(err)
 					return
 				}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,23 @@ type Server struct {
 // New starts a server, which is stopped when the test ends.
 func New(t testing.TB, h Handler) *Server {
 	t.Helper()
+	return start(t, h, func(l net.Listener) net.Listener { return l })
+}
+
+// NewDripping is New with a server whose large responses over TCP take pause for each byte. It returns their connections too.
+func NewDripping(t testing.TB, h Handler, pause time.Duration) (*Server, *Dripper) {
+	t.Helper()
+	var d *Dripper
+	s := start(t, h, func(l net.Listener) net.Listener {
+		d = Drip(l, pause)
+		return d
+	})
+	return s, d
+}
+
+// start starts a server that takes its TCP connections from what wrap makes of the listener.
+func start(t testing.TB, h Handler, wrap func(net.Listener) net.Listener) *Server {
+	t.Helper()
 	s := &Server{handler: h, asked: make(map[string]int)}
 	for range 10 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -41,7 +59,7 @@ func New(t testing.TB, h Handler) *Server {
 			continue
 		}
 		s.Addr = l.Addr().String()
-		s.tcp = serve(&dns.Server{Listener: l, Handler: dns.HandlerFunc(s.serveDNS)})
+		s.tcp = serve(&dns.Server{Listener: wrap(l), Handler: dns.HandlerFunc(s.serveDNS)})
 		s.udp = serve(&dns.Server{PacketConn: p, Handler: dns.HandlerFunc(s.serveDNS)})
 		t.Cleanup(s.Stop)
 		return s
@@ -109,6 +127,49 @@ func (s *Server) AskedAll() int {
 
 func key(name string, qtype uint16) string {
 	return strings.ToLower(name) + "/" + strconv.Itoa(int(qtype))
+}
+
+// Dripper is a listener on whose connections each byte of a large message that is written takes its time.
+type Dripper struct {
+	net.Listener
+	pause time.Duration
+	open  atomic.Int32
+}
+
+// Drip returns a Dripper on l.
+func Drip(l net.Listener, pause time.Duration) *Dripper { return &Dripper{Listener: l, pause: pause} }
+
+// Open returns how many connections are being written to.
+func (d *Dripper) Open() int { return int(d.open.Load()) }
+
+// Accept implements net.Listener.
+func (d *Dripper) Accept() (net.Conn, error) {
+	conn, err := d.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &drippingConn{conn, d}, nil
+}
+
+type drippingConn struct {
+	net.Conn
+	d *Dripper
+}
+
+// Write implements net.Conn. It ends early when the peer does not listen any more.
+func (c *drippingConn) Write(b []byte) (int, error) {
+	if len(b) <= dns.MinMsgSize {
+		return c.Conn.Write(b)
+	}
+	c.d.open.Add(1)
+	defer c.d.open.Add(-1)
+	for i := range b {
+		if _, err := c.Conn.Write(b[i : i+1]); err != nil {
+			return i, err
+		}
+		time.Sleep(c.d.pause)
+	}
+	return len(b), nil
 }
 
 // IsTCP reports whether the query of w came over TCP.
