@@ -346,7 +346,9 @@ func (a *Alias) arrive(q question, al *alias, d destination, err error) *answer 
 		return a.make(q, d.own, miss, a.cache.clamp(d.own.ttl), d.until)
 	}
 	e, status := a.cache.get(d.question, d.limit, al.zone)
-	now = a.cache.now()
+	if status != hit { // it may have taken time; a hit is kept by the time before, so that no refresh is missed
+		now = a.cache.now()
+	}
 	if status == failed {
 		return a.fail(q, e.cause, e.leftAlone(now))
 	}

@@ -167,13 +167,13 @@ func (c *cache) get(q question, limit uint32, zone string) (*entry, status) {
 	switch {
 	case e.answered && left > 0:
 		if left <= c.ahead(e, limit) && !now.Before(e.retry) {
-			c.refresh(q, zone, e, c.attempts(c.stale > 0))
+			c.refresh(q, zone, e)
 		}
 		return e, hit
 	case e.failing() && now.Before(e.retry):
 		return c.makeDo(e, left)
 	case e.failing() && c.usable(e, left):
-		c.refresh(q, zone, e, c.attempts(true))
+		c.refresh(q, zone, e)
 		return e, stale
 	}
 	return c.lookup(q, zone, e, left)
@@ -244,9 +244,10 @@ func (c *cache) attempts(fallback bool) int {
 	return 1 + c.retries
 }
 
-// refresh looks q up in the background, unless too much is going on there already: the next query tries again.
-func (c *cache) refresh(q question, zone string, e *entry, attempts int) {
-	if f, _ := c.fly(q, zone, e, attempts, c.background, c.lookups); f == nil {
+// refresh looks q up in the background, unless too much is going on there already: the next query tries again. As nobody waits
+// there are all attempts, and so all upstreams have a chance to be asked.
+func (c *cache) refresh(q question, zone string, e *entry) {
+	if f, _ := c.fly(q, zone, e, c.attempts(false), c.background, c.lookups); f == nil {
 		refreshesCount.WithLabelValues("skipped").Inc()
 	}
 }
@@ -260,7 +261,7 @@ func (c *cache) await(ctx context.Context, q question, limit uint32, zone string
 		if e.answered && left > 0 || e.failing() && now.Before(e.retry) || ctx.Err() != nil || c.ctx.Err() != nil {
 			return e
 		}
-		if f, _ := c.fly(q, zone, e, c.attempts(c.usable(e, left)), c.background, c.lookups); f != nil {
+		if f, _ := c.fly(q, zone, e, c.attempts(false), c.background, c.lookups); f != nil {
 			select {
 			case <-f.done:
 				return f.entry

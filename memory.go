@@ -149,6 +149,9 @@ func (m *memory) Restore(key, value string) string {
 			restored.failures, restored.retry, restored.cause = f.failures, f.retry, f.cause
 			m.failures.Invalidate(q)
 			return restored, otter.WriteOp
+		case restored.stored.After(current.stored):
+			restored.failures, restored.retry, restored.cause = current.failures, current.retry, current.cause
+			return restored, otter.WriteOp
 		case !sameOutcome(current, restored) || current.stored.Sub(restored.stored) > maxLag:
 			value = m.recordValue(current)
 		}
@@ -169,10 +172,11 @@ func (m *memory) All() iter.Seq2[string, string] {
 }
 
 // In the file, a record is under the type and the name of the question. Its value is the time at which the answer came (int64,
-// milliseconds since 1970), the TTL (uint32, seconds), the number of links (uint8), and the addresses.
+// milliseconds since 1970), the TTL (uint32, seconds), whether it is past in any case (uint8, 0 or 1), the number of
+// links (uint8), and the addresses.
 const (
 	keySize   = 2
-	valueSize = 8 + 4 + 1
+	valueSize = 8 + 4 + 1 + 1
 )
 
 func recordKey(q question) string {
@@ -185,7 +189,11 @@ func (m *memory) recordValue(e *entry) string {
 	b := make([]byte, 0, valueSize+len(e.addrs))
 	b = binary.BigEndian.AppendUint64(b, uint64(stored)) // #nosec G115 -- read back as int64
 	b = binary.BigEndian.AppendUint32(b, e.ttl)
-	b = append(b, byte(e.links)) // #nosec G115 -- at most maxLinks
+	var past byte
+	if e.past {
+		past = 1
+	}
+	b = append(b, past, byte(e.links)) // #nosec G115 -- at most maxLinks
 	return string(append(b, e.addrs...))
 }
 
@@ -197,9 +205,9 @@ func readRecord(key, value string) (q question, e *entry, ok bool) {
 	b := []byte(value)
 	q = question{key[keySize:], binary.BigEndian.Uint16([]byte(key))}
 	e = &entry{answered: true, stored: time.UnixMilli(int64(binary.BigEndian.Uint64(b)))} // #nosec G115 -- written from int64
-	e.ttl, e.links, e.addrs = binary.BigEndian.Uint32(b[8:]), int(b[12]), slices.Clip(b[valueSize:])
+	e.ttl, e.past, e.links, e.addrs = binary.BigEndian.Uint32(b[8:]), b[12] == 1, int(b[13]), slices.Clip(b[valueSize:])
 	_, isName := dns.IsDomainName(q.name)
-	ok = isName && dns.IsFqdn(q.name) && q.name == canonical(q.name) && e.links <= maxLinks &&
+	ok = isName && b[12] <= 1 && dns.IsFqdn(q.name) && q.name == canonical(q.name) && e.links <= maxLinks &&
 		isAddress(q.qtype) && len(e.addrs)%addrLen(q.qtype) == 0
 	return q, e, ok
 }
@@ -217,10 +225,18 @@ func (r *registry) join(a *Alias) *memory {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.of[a.source]
-	if m == nil {
+	isNew := m == nil
+	if isNew {
 		m = newMemory(a.source, a.share.size)
 		r.of[a.source] = m
-		m.fill(a)
+	}
+	if isNew && m.path != "" {
+		m.file = store.New(m.path, m.upstreams, m, func(err error) { persistWrites.WithLabelValues(refreshed(err)).Inc() })
+	}
+	m.inherit(a)
+	if isNew && m.file != nil {
+		m.file.Open()
+		log.Infof("Remembered answers %d, kept in %s", m.len(), m.path)
 	}
 	a.share.memory = m
 	m.shares[a.share] = struct{}{}
@@ -276,45 +292,45 @@ func (m *memory) resize() {
 	m.failures.SetMaximum(uint64(size)) // #nosec G115
 }
 
-// inherit takes over what is remembered by the instances before a reload: all from the same upstreams, and from
-// others, if they had the zones that a has, what is to be asked anew before it is served.
+// inherit takes over what is remembered elsewhere by the instances before a reload: from the same upstreams all, and what
+// others said is past, if the zones were those of a.
 func (m *memory) inherit(a *Alias) {
-	var predecessors []*memory
+	theirs, others := make(map[*memory]struct{}), make(map[*memory]struct{})
 	for _, b := range running.all() {
-		if b.instance == a.instance {
-			continue
-		}
-		if b.source.upstreams == m.upstreams {
-			for q, e := range b.cache.memory.answers.All() {
-				m.answers.Set(q, e)
-			}
-			for q, e := range b.cache.memory.failures.All() {
-				m.failures.Set(q, e)
-			}
-			return
-		}
-		if maps.Equal(b.zones, a.zones) {
-			predecessors = append(predecessors, b.cache.memory)
+		switch from := b.cache.memory; {
+		case b.instance == a.instance, from == m:
+		case from.upstreams == m.upstreams:
+			theirs[from] = struct{}{}
+		case maps.Equal(b.zones, a.zones):
+			others[from] = struct{}{}
 		}
 	}
-	if len(predecessors) != 1 {
+	for from := range theirs {
+		m.adopt(from, false)
+	}
+	if len(others) > 1 { // of views, for example: who knows which
 		return
 	}
-	for q, e := range predecessors[0].answers.All() {
-		m.answers.Set(q, &entry{outcome: e.outcome, answered: true, stored: e.stored, past: true})
+	for from := range others {
+		m.adopt(from, true)
 	}
 }
 
-// fill gives m what there is to remember: from the instances before a reload, and from its file.
-func (m *memory) fill(a *Alias) {
-	if m.path == "" {
-		m.inherit(a)
-		return
+// adopt takes over the answers of another memory that m has none of, or older ones.
+func (m *memory) adopt(from *memory, past bool) {
+	for q, e := range from.answers.All() {
+		m.update(q, 0, func(current *entry) *entry {
+			if current.answered && (past || !current.stored.Before(e.stored)) {
+				return current
+			}
+			adopted := *e
+			adopted.past = e.past || past
+			if past {
+				adopted.failures, adopted.retry, adopted.cause = current.failures, current.retry, current.cause
+			}
+			return &adopted
+		})
 	}
-	m.file = store.New(m.path, m.upstreams, m, func(err error) { persistWrites.WithLabelValues(refreshed(err)).Inc() })
-	m.inherit(a)
-	m.file.Open()
-	log.Infof("Remembered answers %d, kept in %s", m.len(), m.path)
 }
 
 // upstreamsOf returns what tells one set of resolvers from another.

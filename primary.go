@@ -402,7 +402,10 @@ func (p *primary) serial(soa *dns.SOA) uint32 {
 	if z == nil || !z.wasSeen() { // secondaries may ask for a zone that has just appeared
 		ctx, cancel := context.WithTimeout(p.ctx, p.a.upstreams.timeout)
 		defer cancel()
-		z, _ = p.visit(ctx, name)
+		var err error
+		if z, err = p.visit(ctx, name); err != nil { // a large zone takes longer; it may have succeeded that of another instance
+			z = p.zone(name)
+		}
 	}
 	if z == nil {
 		return soa.Serial

@@ -253,7 +253,7 @@ func TestFollow(t *testing.T) {
 		{fake.Zone("target.example. 40 IN A 192.0.2.1", "target.example. 40 IN A 192.0.2.2"), 32 * time.Second, 1, false},
 		{fake.Zone(one), 39 * time.Second, 0, false}, // fresh, with a TTL of 40
 		{fake.Zone(one), 3 * time.Second, 1, true},
-		{fake.Rcode(dns.RcodeServerFailure), 32 * time.Second, 1, false},
+		{fake.Rcode(dns.RcodeServerFailure), 32 * time.Second, 3, false},                                  // with the retries
 		{fake.Zone("example. 60 IN SOA ns.example. host.example. 1 2 3 4 60"), 32 * time.Second, 1, true}, // NXDOMAIN
 		{fake.Zone(one), 302 * time.Second, 1, true},
 	} {

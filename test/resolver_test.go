@@ -164,7 +164,7 @@ func testResolver(t *testing.T, start func(t *testing.T, addr string) *process) 
 	}
 }
 
-// shot is a query of a barrage.
+// shot is a query of a volley.
 type shot struct {
 	qtype uint16
 	asked time.Time
@@ -181,25 +181,51 @@ func (s shot) stale() bool {
 	return s.m.Answer[0].Header().Ttl == 30 && extendedError(s.m) == int(dns.ExtendedErrorCodeStaleAnswer)
 }
 
-// barrage asks for A and AAAA in turn, 50 times a second, however long the answers take. Each query is to be
-// answered with an address.
-func barrage(t *testing.T, addr, name string, d time.Duration) []shot {
+// volley asks for these types in turn, for each 25 times a second, however long the answers take, and calls midway, if it is
+// not nil, when a third of the time is over. It returns when all queries have ended. The caller's goroutine makes the
+// sockets: it may be in a network namespace of its own.
+func volley(t *testing.T, addr, name string, types []uint16, d time.Duration, midway func()) []shot {
 	t.Helper()
-	const rate = 50
-	shots := make([]shot, int(d.Seconds()*rate))
-	tick := time.NewTicker(time.Second / rate)
+	rate := 25 * len(types)
+	shots := make([]shot, int(d.Seconds()*float64(rate)))
+	tick := time.NewTicker(time.Second / time.Duration(rate))
 	defer tick.Stop()
 	var wg sync.WaitGroup
 	for i := range shots {
+		if midway != nil && i == len(shots)/3 {
+			midway()
+		}
+		conn, err := dns.Dial("udp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
 		wg.Go(func() {
-			s := shot{qtype: []uint16{dns.TypeA, dns.TypeAAAA}[i%2], asked: time.Now()}
-			s.m, s.err = ask(addr, "udp", name, s.qtype)
-			s.took = time.Since(s.asked)
-			shots[i] = s
+			defer conn.Close()
+			shots[i] = shoot(conn, name, types[i%len(types)])
 		})
 		<-tick.C
 	}
 	wg.Wait()
+	return shots
+}
+
+// shoot asks over conn, with EDNS.
+func shoot(conn *dns.Conn, name string, qtype uint16) shot {
+	client := dns.Client{Timeout: 5 * time.Second}
+	r := new(dns.Msg).SetQuestion(name, qtype)
+	r.SetEdns0(1232, false)
+	s := shot{qtype: qtype, asked: time.Now()}
+	s.m, _, s.err = client.ExchangeWithConn(r, conn)
+	s.took = time.Since(s.asked)
+	return s
+}
+
+var families = []uint16{dns.TypeA, dns.TypeAAAA}
+
+// barrage is a volley for addresses in which each query is to be answered with an address.
+func barrage(t *testing.T, addr, name string, d time.Duration) []shot {
+	t.Helper()
+	shots := volley(t, addr, name, families, d, nil)
 	for _, s := range shots {
 		if s.err != nil || len(s.m.Answer) != 1 || s.m.Answer[0].Header().Rrtype != s.qtype {
 			t.Fatalf("%s after %s: %v\n%v", dns.TypeToString[s.qtype], s.took, s.err, s.m)

@@ -167,8 +167,14 @@ func (p *process) logged(t *testing.T, text string) int {
 // startServer starts the built server in dir, with the Corefile at conf that serves at port.
 func startServer(t *testing.T, port, dir, conf string, env ...string) *process {
 	t.Helper()
+	return startBuild(t, coredns, port, dir, conf, env...)
+}
+
+// startBuild starts another build of the server as startServer does.
+func startBuild(t *testing.T, program, port, dir, conf string, env ...string) *process {
+	t.Helper()
 	env = append(env, "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0")
-	p := launch(t, local(port), dir, env, coredns, "-conf", conf)
+	p := launch(t, local(port), dir, env, program, "-conf", conf)
 	t.Cleanup(func() {
 		<-p.done
 		if !p.killed && !p.ProcessState.Success() {

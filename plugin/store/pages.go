@@ -89,8 +89,8 @@ type meta struct {
 }
 
 // findMeta returns the newer meta data of the two that a file has.
-func findMeta(file io.ReaderAt, size int64) (m meta, err error) {
-	ours := false
+func findMeta(file *os.File, size int64) (m meta, err error) {
+	ours, good := false, 0
 	for at := int64(0); at < min(size, 1<<16); at = max(2*at, 1024) {
 		buf := make([]byte, headerSize+metaSize)
 		if n, _ := file.ReadAt(buf, at); n < len(buf) {
@@ -98,14 +98,20 @@ func findMeta(file io.ReaderAt, size int64) (m meta, err error) {
 		}
 		other, hasMagic, ok := readMeta(buf[headerSize:])
 		ours = ours || hasMagic
-		if ok && (m.pageSize == 0 || other.transaction > m.transaction) && (at == 0 || other.pageSize == uint64(at)) {
+		if !ok || at > 0 && other.pageSize != uint64(at) {
+			continue
+		}
+		if good++; good == 1 || other.transaction > m.transaction {
 			m = other
 		}
 	}
 	switch {
-	case m.pageSize > 0 && m.freelist == noFreelist: // which this package never writes
+	case good > 0 && m.freelist == noFreelist: // which this package never writes
 		return m, errForeign
-	case m.pageSize > 0:
+	case good > 0:
+		if good == 1 {
+			log.Warningf("One of the two beginnings of %s is damaged: if it was the newer, the last write is lost", file.Name())
+		}
 		return m, nil
 	case ours, isZero(file, size):
 		return m, fmt.Errorf("%w: its beginning is not right", errDamaged)
@@ -132,7 +138,7 @@ func readMeta(buf []byte) (m meta, hasMagic, ok bool) {
 
 // isZero reports whether there is nothing at the beginning of the file, as after a loss of power.
 func isZero(file io.ReaderAt, size int64) bool {
-	buf := make([]byte, min(size, 1<<14))
+	buf := make([]byte, min(size, int64(2*os.Getpagesize())))
 	if _, err := file.ReadAt(buf, 0); err != nil {
 		return false
 	}

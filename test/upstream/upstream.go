@@ -2,6 +2,7 @@
 package upstream
 
 import (
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"strings"
@@ -30,26 +31,32 @@ type Server struct {
 // New starts a server, which is stopped when the test ends.
 func New(t testing.TB, h Handler) *Server {
 	t.Helper()
-	return start(t, h, func(l net.Listener) net.Listener { return l })
+	return NewAt(t, "127.0.0.1", h)
+}
+
+// NewAt starts a server at this address of the machine.
+func NewAt(t testing.TB, host string, h Handler) *Server {
+	t.Helper()
+	return start(t, host, h, func(l net.Listener) net.Listener { return l })
 }
 
 // NewDripping is New with a server whose large responses over TCP take pause for each byte. It returns their connections too.
 func NewDripping(t testing.TB, h Handler, pause time.Duration) (*Server, *Dripper) {
 	t.Helper()
 	var d *Dripper
-	s := start(t, h, func(l net.Listener) net.Listener {
+	s := start(t, "127.0.0.1", h, func(l net.Listener) net.Listener {
 		d = Drip(l, pause)
 		return d
 	})
 	return s, d
 }
 
-// start starts a server that takes its TCP connections from what wrap makes of the listener.
-func start(t testing.TB, h Handler, wrap func(net.Listener) net.Listener) *Server {
+// start starts a server at host that takes its TCP connections from what wrap makes of the listener.
+func start(t testing.TB, host string, h Handler, wrap func(net.Listener) net.Listener) *Server {
 	t.Helper()
 	s := &Server{handler: h, asked: make(map[string]int)}
 	for range 10 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,6 +272,69 @@ func Late(d time.Duration, h Handler) Handler {
 // Raw returns a handler that answers with the bytes that make returns for the query.
 func Raw(make func(r *dns.Msg) []byte) Handler {
 	return func(w dns.ResponseWriter, r *dns.Msg) { w.Write(make(r)) }
+}
+
+// Lossy returns a handler that leaves it to h, on a network that loses this share of the queries and as large a share of
+// the responses, the same ones each time for the same seed.
+func Lossy(share float64, seed uint64, h Handler) Handler {
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(seed, 0)) // #nosec G404 -- which packets are lost is no secret
+	return func(w dns.ResponseWriter, r *dns.Msg) {
+		mu.Lock()
+		query, response := random.Float64(), random.Float64()
+		mu.Unlock()
+		if query >= share && response >= share {
+			h(w, r)
+		}
+	}
+}
+
+// Garbage returns a handler whose responses are noise: all of it, all but the ID, or all but the header and question.
+func Garbage() Handler {
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(1, 0)) // #nosec G404 -- noise
+	kind := 0
+	return Raw(func(r *dns.Msg) []byte {
+		mu.Lock()
+		defer mu.Unlock()
+		head, err := new(dns.Msg).SetReply(r).Pack()
+		if err != nil {
+			panic(err)
+		}
+		head[7] = 1 // an answer, says the header
+		kind++
+		noise := make([]byte, 100)
+		for i := range noise {
+			noise[i] = byte(random.Uint32())
+		}
+		wire := append(head[:[]int{0, 2, len(head)}[kind%3]], noise...)
+		return wire
+	})
+}
+
+// Elsewhere returns a handler that lets h answer, but over UDP from another port than that which was asked.
+func Elsewhere(t testing.TB, h Handler) Handler {
+	t.Helper()
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return func(w dns.ResponseWriter, r *dns.Msg) { h(spoofer{w, p}, r) }
+}
+
+// spoofer writes responses to the client of a query from a port of its own.
+type spoofer struct {
+	dns.ResponseWriter
+	from net.PacketConn
+}
+
+func (s spoofer) WriteMsg(m *dns.Msg) error {
+	wire, err := m.Pack()
+	if err == nil {
+		_, err = s.from.WriteTo(wire, s.RemoteAddr())
+	}
+	return err
 }
 
 // write sends m as a resolver does: truncated over UDP when it is larger than the client takes.
