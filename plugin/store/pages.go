@@ -78,6 +78,9 @@ func inspectPages(path string, size int64) error {
 	if _, err := p.tree(m.root, 0); err != nil {
 		return fmt.Errorf("%w: %v", errDamaged, err)
 	}
+	if m.alone {
+		log.Warningf("One of the two beginnings of %s is damaged: if it was the newer, the last write is lost", path)
+	}
 	return nil
 }
 
@@ -86,6 +89,7 @@ type meta struct {
 	pageSize            uint64
 	root, freelist, end uint64 // pages
 	transaction         uint64
+	alone               bool // the other one is not right
 }
 
 // findMeta returns the newer meta data of the two that a file has.
@@ -109,9 +113,7 @@ func findMeta(file *os.File, size int64) (m meta, err error) {
 	case good > 0 && m.freelist == noFreelist: // which this package never writes
 		return m, errForeign
 	case good > 0:
-		if good == 1 {
-			log.Warningf("One of the two beginnings of %s is damaged: if it was the newer, the last write is lost", file.Name())
-		}
+		m.alone = good == 1
 		return m, nil
 	case ours, isZero(file, size):
 		return m, fmt.Errorf("%w: its beginning is not right", errDamaged)

@@ -1,0 +1,486 @@
+package test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coredns/alias/test/upstream"
+
+	"github.com/miekg/dns"
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/errgroup"
+)
+
+// many is how many targets there are in the file that the tests damage: enough for several pages.
+const many = 200
+
+// manyNumber returns the number that a target has in a generation.
+func manyNumber(generation, i int) int { return 1000*generation + i }
+
+// manyHosted returns a handler that knows them.
+func manyHosted(generation int) upstream.Handler {
+	var records []string
+	for i := range many {
+		for _, qtype := range families {
+			records = append(records, fmt.Sprintf("t%d.hosting.example. 1 IN %s %s", i, dns.TypeToString[qtype], numbered(manyNumber(generation, i), qtype)))
+		}
+	}
+	return upstream.Zone(records...)
+}
+
+// manyBlock returns the Corefile of a server that keeps them in answers.
+func manyBlock(port, addr, answers string) string {
+	var records strings.Builder
+	for i := range many {
+		fmt.Fprintf(&records, "record t%d t%d.hosting.example\n", i, i)
+	}
+	return block("example.org", port, records.String()+"min_ttl 1s\ntimeout 1s\nretries 0\npersist "+answers+"\nupstream "+addr, "")
+}
+
+// askGeneration asks for all of them, and returns how many have no address, and how many one that is not of the generation.
+func askGeneration(t *testing.T, server *process, generation int) (missing, wrong int64) {
+	t.Helper()
+	var without, others atomic.Int64
+	var clients errgroup.Group
+	clients.SetLimit(50) // one may have to wait until a lookup has failed
+	for i := range many {
+		for _, q := range questions(fmt.Sprintf("t%d.example.org.", i)) {
+			clients.Go(func() error {
+				m, err := ask(server.addr, "udp", q.name, q.qtype)
+				if err != nil {
+					return fmt.Errorf("%s: %v", q, err)
+				}
+				switch n, ok := number(m); {
+				case len(m.Answer) == 0:
+					without.Add(1)
+				case !ok || n != manyNumber(generation, i):
+					others.Add(1)
+				}
+				return nil
+			})
+		}
+	}
+	if err := clients.Wait(); err != nil {
+		t.Error(err)
+	}
+	return without.Load(), others.Load()
+}
+
+// awaitGeneration waits until all have the addresses of the generation.
+func awaitGeneration(t *testing.T, server *process, generation int) {
+	t.Helper()
+	eventually(t, 20*time.Second, fmt.Sprintf("all have the addresses of generation %d", generation), func() bool {
+		missing, wrong := askGeneration(t, server, generation)
+		return missing+wrong == 0
+	})
+}
+
+// checkGeneration checks that all have the addresses of the generation.
+func checkGeneration(t *testing.T, server *process, generation int) {
+	t.Helper()
+	if missing, wrong := askGeneration(t, server, generation); missing+wrong > 0 {
+		t.Errorf("%d answers have no address, and %d have another one than those of generation %d", missing, wrong, generation)
+	}
+}
+
+// written returns a file that a server with that upstream has written.
+func written(t *testing.T, up *upstream.Server) []byte {
+	t.Helper()
+	up.Set(manyHosted(1))
+	port := freePort(t)
+	server := serve(t, port, manyBlock(port, up.Addr, "answers"))
+	awaitGeneration(t, server, 1)
+	server.stop(t)
+	content, err := os.ReadFile(filepath.Join(server.Dir, "answers"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// Whatever is at PATH, the server serves, says what is wrong, and loses nothing that is somebody else's.
+func TestBadFile(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, nil)
+	good := written(t, up)
+	const (
+		used      = iota // it is what the file is from now on
+		setAside         // it has another name, and there is a new file
+		leftAlone        // it is where and what it was
+	)
+	for _, test := range []struct {
+		name    string
+		content []byte
+		becomes int
+		says    string
+	}{
+		{"empty", nil, used, ""},
+		{"truncated to a byte", good[:1], setAside, "damaged"},
+		{"truncated in the first page", good[:100], setAside, "damaged"},
+		{"truncated to a page", good[:4096], setAside, "damaged"},
+		{"truncated to two pages", good[:8192], setAside, "damaged"},
+		{"truncated to a half", good[:len(good)/2], setAside, "damaged"},
+		{"truncated where nothing is", good[:len(good)-1], used, ""},
+		{"zeros", make([]byte, len(good)), setAside, "damaged"},
+		{"zeros from the third page on", append(bytes.Clone(good[:8192]), make([]byte, len(good)-8192)...), setAside, "damaged"},
+		{"zeros in the first pages", append(make([]byte, 8192), good[8192:]...), setAside, "damaged"},
+		{"another version", edited(t, good, func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("alias")).Put([]byte("version"), []byte("7"))
+		}), setAside, "version 7"},
+		{"garbage", garbage(len(good)), leftAlone, "something else"},
+		{"zone file", []byte(zoneFile), leftAlone, "something else"},
+		{"database of another program", edited(t, nil, func(tx *bolt.Tx) error {
+			b, err := tx.CreateBucket([]byte("members"))
+			if err != nil {
+				return err
+			}
+			return b.Put([]byte("key"), []byte("value"))
+		}), leftAlone, "something else"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			up := upstream.New(t, hosted(1))
+			port, answers := freePort(t), filepath.Join(t.TempDir(), "answers")
+			write(t, answers, string(test.content))
+			server := serve(t, port, block("example.org", port, hostedRecords+"persist "+answers+"\nupstream "+up.Addr, ""))
+			awaitNumber(t, server, "short.example.org.", 1)
+			checkSays(t, server, answers, test.says)
+			awaitNumber(t, server, "long.example.org.", 1)
+			server.stop(t)
+
+			others, err := filepath.Glob(answers + ".*")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := test.becomes == setAside; (len(others) > 0) != want || len(others) > 1 {
+				t.Fatalf("There are %d files beside it: %v", len(others), others)
+			}
+			switch test.becomes {
+			case setAside:
+				checkContent(t, others[0], test.content)
+			case leftAlone:
+				checkContent(t, answers, test.content)
+				return
+			}
+			up.Set(nil)
+			time.Sleep(1100 * time.Millisecond) // the TTL runs out
+			server = server.again(t)
+			checkStale(t, server, "short.example.org.", 1)
+			checkKept(t, server)
+		})
+	}
+}
+
+// checkSays checks that the log has a warning about the file that says so, and just one; or none when there is nothing
+// to say.
+func checkSays(t *testing.T, server *process, file, says string) {
+	t.Helper()
+	if says == "" {
+		checkKept(t, server)
+		return
+	}
+	var warnings []string
+	for line := range strings.Lines(server.log(t)) {
+		if strings.Contains(line, "[WARNING]") && strings.Contains(line, file) {
+			warnings = append(warnings, line)
+		}
+	}
+	if len(warnings) != 1 || !strings.Contains(warnings[0], says) {
+		t.Errorf("Want one warning that says %q, got %q", says, warnings)
+	}
+}
+
+func checkContent(t *testing.T, path string, want []byte) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%s is not what it was: %d bytes, %d before, %v", path, len(got), len(want), err)
+	}
+}
+
+// edited returns what a database becomes by a change.
+func edited(t *testing.T, content []byte, change func(tx *bolt.Tx) error) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "database")
+	write(t, path, string(content))
+	db := openDatabase(t, path)
+	if err := db.Update(change); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// openDatabase opens a database, which no other process may have open then.
+func openDatabase(t *testing.T, path string) *bolt.DB {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func garbage(n int) []byte {
+	content := make([]byte, n)
+	for i := range content {
+		content[i] = byte(rand.N(256))
+	}
+	return content
+}
+
+// What the server reads from a disk that has changed a few bytes is right, or it does not use it.
+func TestFlippedBytes(t *testing.T) {
+	t.Parallel()
+	const page = 4096
+	up := upstream.New(t, nil)
+	good := written(t, up)
+	up.Set(nil)
+	t.Logf("The file has %d pages", len(good)/page)
+	for i := range 12 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			content := bytes.Clone(good)
+			var flipped []int
+			for range 1 + i%4 {
+				at := rand.N(len(content))
+				if i < 4 { // in a page of meta data, or of the inner structure
+					at = i*page + 16 + rand.N(64)
+				}
+				content[at] ^= byte(1 + rand.N(255))
+				flipped = append(flipped, at)
+			}
+			port, answers := freePort(t), filepath.Join(t.TempDir(), "answers")
+			write(t, answers, string(content))
+			server := serve(t, port, manyBlock(port, up.Addr, answers))
+			missing, wrong := askGeneration(t, server, 1)
+			said := server.logged(t, " records of "+answers+" were damaged") + server.logged(t, answers+" is set aside as ") +
+				server.logged(t, "One of the two beginnings of "+answers+" is damaged")
+			t.Logf("Flipped %v: %d answers missing, %d warnings", flipped, missing, said)
+			if wrong > 0 {
+				t.Errorf("%d addresses are wrong", wrong)
+			}
+			if missing > 0 && said == 0 {
+				t.Error("There is no word of it in the log")
+			}
+			if server.logged(t, answers+" is set aside as ") > 0 {
+				others, _ := filepath.Glob(answers + ".*")
+				if len(others) != 1 {
+					t.Fatalf("There are %d files beside it: %v", len(others), others)
+				}
+				checkContent(t, others[0], content)
+			}
+		})
+	}
+}
+
+// A clock that is set while no server runs makes nobody forget what was right a moment ago. With the clock set back,
+// answers are from the future; with it set forth, they seem as old as that.
+func TestClockSet(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, hosted(1))
+	port := freePort(t)
+	server := serve(t, port, block("example.org", port, hostedRecords+"persist answers\nupstream "+up.Addr, ""))
+	awaitNumber(t, server, "long.example.org.", 1)
+	server.stop(t)
+	path := filepath.Join(server.Dir, "answers")
+	good, err := os.ReadFile(path)
+	check(t, err)
+	up.Set(nil)
+	for _, test := range []struct {
+		name string
+		set  time.Duration
+		lost bool
+	}{
+		{"back by a minute", -time.Minute, false},
+		{"back by years", -30 * 365 * 24 * time.Hour, false},
+		{"forth by an hour", time.Hour, false},
+		{"forth by almost stale", 71 * time.Hour, false},
+		{"forth by more than stale", 73 * time.Hour, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			write(t, path, string(edited(t, good, func(tx *bolt.Tx) error { return shiftAnswers(tx, -test.set) })))
+			server := server.again(t)
+			defer server.stop(t)
+			if test.lost {
+				if m := query(t, server.addr, "udp", "long.example.org.", dns.TypeA); len(m.Answer) > 0 {
+					t.Errorf("An answer that is too old:\n%v", m)
+				}
+				return
+			}
+			checkStale(t, server, "long.example.org.", 1)
+			checkKept(t, server)
+		})
+	}
+}
+
+// shiftAnswers changes the times of the answers in a file. A record is its checksum, with that of its key, the time in
+// milliseconds, and the rest.
+func shiftAnswers(tx *bolt.Tx, by time.Duration) error {
+	return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+		if !strings.HasPrefix(string(name), "answers ") {
+			return nil
+		}
+		shifted := make(map[string][]byte)
+		err := b.ForEach(func(k, v []byte) error {
+			value := bytes.Clone(v[4:])
+			at := int64(binary.BigEndian.Uint64(value)) + by.Milliseconds()
+			binary.BigEndian.PutUint64(value, uint64(at))
+			sum := crc32.Checksum(append(bytes.Clone(k), value...), crc32.MakeTable(crc32.Castagnoli))
+			shifted[string(k)] = append(binary.BigEndian.AppendUint32(nil, sum), value...)
+			return nil
+		})
+		for k, v := range shifted {
+			err = errors.Join(err, b.Put([]byte(k), v))
+		}
+		return err
+	})
+}
+
+// mounted returns a server that starts in a mount namespace of its own, after command has changed that. Its working
+// directory is dir.
+func mounted(t *testing.T, port, dir, command string) *process {
+	t.Helper()
+	unshare := need(t, "unshare")
+	if err := exec.Command(unshare, "-m", "true").Run(); err != nil {
+		t.Skipf("No mount namespaces here: %v", err)
+	}
+	return launch(t, local(port), dir, nil, unshare, "-m", "sh", "-e", "-c", command+"\nexec \"$@\"", "sh", coredns, "-conf", "Corefile")
+}
+
+// A file that cannot be written is no reason not to serve.
+func TestUnwritable(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, path string
+		prepare    string // a command in a mount namespace of the server's own
+		says       string
+	}{
+		{"a directory", ".", "", "something else"},
+		{"no directory", "there/is/none/answers", "", "no such file or directory"},
+		{"below a file", "zone/answers", "", "not a directory"},
+		{"read-only directory", "ro/answers", "mkdir ro; mount -t tmpfs none ro; mount -o remount,ro ro", "read-only file system"},
+		{"full disk", "full/answers", "mkdir full; mount -t tmpfs -o size=64k none full; head -c 60k /dev/zero >full/other", "no space left on device"},
+		{"disk that becomes full", "full/answers", "mkdir full; mount -t tmpfs -o size=64k none full; head -c 28k /dev/zero >full/other", "no space left on device"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			up := upstream.New(t, manyHosted(1))
+			port, dir := freePort(t), t.TempDir()
+			write(t, filepath.Join(dir, "zone"), zoneFile)
+			write(t, filepath.Join(dir, "Corefile"), manyBlock(port, up.Addr, filepath.Join(dir, test.path)))
+			server := mounted(t, port, dir, test.prepare)
+			eventually(t, 10*time.Second, "the log says "+test.says, func() bool { return server.logged(t, test.says) > 0 })
+			awaitGeneration(t, server, 1)
+			up.Set(nil)
+			time.Sleep(1100 * time.Millisecond) // the TTL runs out
+			server.configure(t, manyBlock(port, up.Addr, filepath.Join(dir, test.path))+"\n", syscall.SIGUSR1)
+			eventually(t, 10*time.Second, "the reload is over", func() bool { return server.logged(t, "Reloading complete") > 0 })
+			checkGeneration(t, server, 1)
+			server.stop(t)
+			if !server.ProcessState.Success() {
+				t.Errorf("The server ended with %s", server.ProcessState)
+			}
+		})
+	}
+}
+
+// A file that another process has open is used as soon as it can be.
+func TestLockedFile(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, hosted(1))
+	port, answers := freePort(t), filepath.Join(t.TempDir(), "answers")
+	db := openDatabase(t, answers)
+	server := serve(t, port, block("example.org", port, hostedRecords+"persist "+answers+"\nupstream "+up.Addr, ""))
+	awaitNumber(t, server, "short.example.org.", 1)
+	checkSays(t, server, answers, "another process")
+	db.Close()
+	eventually(t, 15*time.Second, "the file is in use", func() bool { return server.logged(t, "Answers are kept in "+answers+" again") > 0 })
+	time.Sleep(writtenAfter + 2*hiccup)
+	up.Set(nil)
+	server.kill(t)
+	server = server.again(t)
+	checkStale(t, server, "short.example.org.", 1)
+	checkKept(t, server)
+}
+
+// Somebody does something to the file while the server has it open. It lives on, serves, and soon has a good file again.
+func TestFileTouched(t *testing.T) {
+	t.Parallel()
+	for name, touch := range map[string]func(t *testing.T, answers string){
+		"deleted":   func(t *testing.T, answers string) { check(t, os.Remove(answers)) },
+		"truncated": func(t *testing.T, answers string) { check(t, os.Truncate(answers, 0)) },
+		"truncated to a page": func(t *testing.T, answers string) {
+			check(t, os.Truncate(answers, 4096))
+		},
+		"overwritten with zeros": func(t *testing.T, answers string) {
+			info, err := os.Stat(answers)
+			check(t, err)
+			write(t, answers, string(make([]byte, info.Size())))
+		},
+		"overwritten with garbage": func(t *testing.T, answers string) {
+			info, err := os.Stat(answers)
+			check(t, err)
+			f, err := os.OpenFile(answers, os.O_WRONLY, 0)
+			check(t, err)
+			defer f.Close()
+			_, err = f.Write(garbage(int(info.Size())))
+			check(t, err)
+		},
+		"replaced": func(t *testing.T, answers string) {
+			write(t, answers+"~", "This is no database.\n")
+			check(t, os.Rename(answers+"~", answers))
+		},
+		"directory deleted": func(t *testing.T, answers string) { check(t, os.RemoveAll(filepath.Dir(answers))) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			up := upstream.New(t, manyHosted(1))
+			port, answers := freePort(t), filepath.Join(t.TempDir(), "answers")
+			server := serve(t, port, manyBlock(port, up.Addr, answers))
+			awaitGeneration(t, server, 1)
+			time.Sleep(writtenAfter + 2*hiccup)
+			touch(t, answers)
+			up.Set(manyHosted(2))
+			awaitGeneration(t, server, 2)
+			time.Sleep(writtenAfter + 2*hiccup)
+			if server.ended() {
+				t.Fatal("The server has ended")
+			}
+			up.Set(nil)
+			server.stop(t)
+			if !server.ProcessState.Success() {
+				t.Fatalf("The server ended with %s", server.ProcessState)
+			}
+			if name == "replaced" || name == "directory deleted" {
+				return
+			}
+			server = server.again(t)
+			checkGeneration(t, server, 2)
+		})
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
