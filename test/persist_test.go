@@ -38,7 +38,6 @@ func (p *process) again(t *testing.T) *process {
 
 func portOf(addr string) string { return fmt.Sprint(netip.MustParseAddrPort(addr).Port()) }
 
-
 // question is a name and a type.
 type question struct {
 	name  string

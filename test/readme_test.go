@@ -37,7 +37,8 @@ func TestDocumentedCorefiles(t *testing.T) {
 			write(t, resolv, "nameserver 127.0.0.1\n")
 			key := filepath.Join(t.TempDir(), "key")
 			newKey(t, "example.com.", key)
-			write(t, conf, strings.NewReplacer("/etc/resolv.conf", resolv, "Kexample.com.+013+12345", key).Replace(onLoopback(corefile, port)))
+			write(t, conf, strings.NewReplacer("/etc/resolv.conf", resolv, "Kexample.com.+013+12345", key,
+				"/var/lib/coredns/", t.TempDir()+"/").Replace(onLoopback(corefile, port)))
 			server := startServer(t, port, "..", conf)
 			if strings.Contains(corefile, "example.com.zone") {
 				checkRecords(t, unsigned(query(t, server.addr, "udp", "example.com.", dns.TypeMX).Answer), "example.com. 3600 IN MX 10 mail.example.com.")
