@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("go.etcd.io/bbolt.(*DB).Close"))
 }
 
+var page = os.Getpagesize()
+
 // contents are records in memory; those of memory are newer than those of the file.
 type contents struct {
 	mu      sync.Mutex
@@ -207,10 +209,15 @@ func TestMany(t *testing.T) {
 	}
 }
 
-// filled returns a file with records enough for several pages, and free pages.
-func filled(t testing.TB, n int) []byte {
+// filled returns a file with n records, of which half have been removed again, so that it has free pages.
+func filled(t testing.TB, n, pageSize int) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "db")
+	db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: pageSize})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
 	u := open(path, "a")
 	for i := range n {
 		u.put(fmt.Sprintf("%04d.example.", i), strings.Repeat("v", 40))
@@ -229,7 +236,7 @@ func filled(t testing.TB, n int) []byte {
 
 // otherVersion returns a file as another version of this package might write it.
 func otherVersion(t *testing.T) []byte {
-	return edited(t, filled(t, 10), func(tx *bolt.Tx) error {
+	return edited(t, filled(t, 10, page), func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte(aboutBucket)).Put([]byte(versionKey), []byte("2/../x"))
 	})
 }
@@ -268,8 +275,7 @@ func edited(t *testing.T, data []byte, edit func(tx *bolt.Tx) error) []byte {
 
 // Whatever is in the file, nothing of it is lost, and if it is set aside there is a new one.
 func TestUnusable(t *testing.T) {
-	good := filled(t, 1000)
-	page := os.Getpagesize()
+	good := filled(t, 1000, page)
 	flipped := func(at int) []byte {
 		data := bytes.Clone(good)
 		data[at] ^= 0xff
@@ -324,10 +330,10 @@ func TestUnusable(t *testing.T) {
 
 // Each octet of a small file is changed in turn: what is restored is right, or nothing is.
 func TestChangedOctets(t *testing.T) {
-	good := filled(t, 20)
+	good := filled(t, 20, page)
 	dir := t.TempDir()
 	for at := range good {
-		if at%89 != 0 && at > 100 && at != 4*os.Getpagesize()+52 { // a part of them
+		if at%89 != 0 && at > 100 && at != 4*page+52 { // a part of them
 			continue
 		}
 		data := bytes.Clone(good)
@@ -474,8 +480,8 @@ func TestUnused(t *testing.T) {
 // looked at.
 func FuzzFile(f *testing.F) {
 	for _, n := range []int{0, 1, 10, 300} {
-		f.Add(small(f, n), false)
-		f.Add(small(f, n), true)
+		f.Add(filled(f, n, 1024), false)
+		f.Add(filled(f, n, 1024), true)
 	}
 	f.Add(make([]byte, 8192), false)
 	f.Add([]byte("; a zone"), false)
@@ -504,30 +510,6 @@ func FuzzFile(f *testing.F) {
 			t.Errorf("what was written is not there: %v", got)
 		}
 	})
-}
-
-// small returns a file of small pages with n records.
-func small(t testing.TB, n int) []byte {
-	path := filepath.Join(t.TempDir(), "db")
-	db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: 1024})
-	if err != nil {
-		t.Fatal(err)
-	}
-	db.Close()
-	u := open(path, "a")
-	for i := range n {
-		u.put(fmt.Sprintf("%04d.example.", i), "value")
-	}
-	u.Flush()
-	for i := range n / 2 {
-		u.Delete(fmt.Sprintf("%04d.example.", 2*i))
-	}
-	u.Close()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
 }
 
 // mended returns data with the right checksums where a database begins.
