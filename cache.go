@@ -176,7 +176,7 @@ func (c *cache) get(q question, limit uint32, zone string) (*entry, status) {
 		c.refresh(q, zone, e)
 		return e, stale
 	}
-	return c.lookup(q, zone, e, left)
+	return c.lookup(q, limit, zone, e)
 }
 
 // ahead returns how long before its end e is refreshed.
@@ -199,7 +199,8 @@ func (c *cache) makeDo(e *entry, left time.Duration) (*entry, status) {
 
 // lookup waits for an answer from upstream and makes do with e if there is none. A query that finds somebody
 // else's lookup under way and has a stale answer at hand waits a moment only.
-func (c *cache) lookup(q question, zone string, e *entry, left time.Duration) (*entry, status) {
+func (c *cache) lookup(q question, limit uint32, zone string, e *entry) (*entry, status) {
+	left := c.left(e, limit, c.now())
 	usable := c.usable(e, left)
 	f, first := c.fly(q, zone, e, c.attempts(usable), c.lookups)
 	if f == nil {
@@ -215,7 +216,7 @@ func (c *cache) lookup(q question, zone string, e *entry, left time.Duration) (*
 	}
 	<-f.done
 	if f.entry.failing() {
-		return c.makeDo(f.entry, left)
+		return c.makeDo(f.entry, c.left(f.entry, limit, c.now()))
 	}
 	return f.entry, miss
 }
@@ -286,7 +287,10 @@ func (c *cache) fly(q question, zone string, e *entry, attempts int, rooms ...*s
 		return f, false
 	}
 	if newer := c.memory.load(q); newer != e && newer != nothing {
-		return landed(newer), false // a lookup ended since the caller looked
+		if newer.failing() || c.left(newer, noLimit, c.now()) > 0 { // a lookup ended since the caller looked
+			return landed(newer), false
+		}
+		e = newer // it has come out of the file
 	}
 	if c.ctx.Err() != nil || !acquire(rooms) {
 		return nil, false
@@ -299,7 +303,7 @@ func (c *cache) fly(q question, zone string, e *entry, attempts int, rooms ...*s
 		o, err := c.safely(q, attempts)
 		f.entry = c.settle(q, zone, e, o, err)
 		if slices.Contains(rooms, c.background) {
-			refreshesCount.WithLabelValues(refreshed(err)).Inc()
+			refreshesCount.WithLabelValues(endedIn(err)).Inc()
 		}
 	})
 	return f, true
@@ -366,10 +370,11 @@ func (c *cache) settleFailure(q question, old *entry, cause *failure) *entry {
 		if current != nothing {
 			before = current
 		}
-		if before != old && !before.failing() { // another server block, or instance, has got an answer meanwhile
-			return current
+		now := c.now()
+		if before != old && (c.left(before, noLimit, now) > 0 || now.Before(before.retry)) {
+			return current // another server block has an answer meanwhile, or has failed too
 		}
-		return before.after(cause, c.now())
+		return before.after(cause, now)
 	})
 	if e.failing() {
 		c.tellFailure(q, before, e)
@@ -391,8 +396,8 @@ func backoff(failures int) time.Duration {
 	return min(minBackoff<<min(failures-1, 10), maxBackoff)
 }
 
-// refreshed returns what the metrics call a background lookup that ended in err.
-func refreshed(err error) string {
+// endedIn returns what the metrics call what ended in err.
+func endedIn(err error) string {
 	if err != nil {
 		return "failure"
 	}

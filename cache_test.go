@@ -320,7 +320,7 @@ func TestOneLookup(t *testing.T) {
 func TestLateToTheLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		a.cache.get(target, noLimit, "example.org.")
-		e, status := a.cache.lookup(target, "example.org.", nothing, 0)
+		e, status := a.cache.lookup(target, noLimit, "example.org.", nothing)
 		if status != miss || len(e.addrs) == 0 || r.lookups() != 1 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
@@ -337,7 +337,7 @@ func TestEvictedMeanwhile(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		e, _ := a.cache.get(target, noLimit, "example.org.")
 		a.cache.memory.answers.Invalidate(target)
-		if e, status := a.cache.lookup(target, "example.org.", e, -time.Second); status != miss || len(e.addrs) == 0 || r.lookups() != 2 {
+		if e, status := a.cache.lookup(target, noLimit, "example.org.", e); status != miss || len(e.addrs) == 0 || r.lookups() != 2 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
 	})

@@ -64,6 +64,19 @@ func (is *instances) primaryFor(zs zones) *primary {
 	return found
 }
 
+// entries returns how many answers and failures are remembered.
+func (is *instances) entries() float64 {
+	memories := make(map[*memory]struct{})
+	for _, a := range is.all() {
+		memories[a.cache.memory] = struct{}{}
+	}
+	n := 0
+	for m := range memories {
+		n += m.len()
+	}
+	return float64(n)
+}
+
 // start makes a part of what is running. Its records are resolved only when the servers listen, for the upstream
 // may be one of them.
 func (a *Alias) start() {
@@ -75,8 +88,12 @@ func (a *Alias) start() {
 	running.add(a)
 }
 
-// stop ends all that a does and waits for it, for no longer than twice the timeout. It may be called again.
-func (a *Alias) stop() {
+// stop ends all that a does and waits for it, for no longer than twice the timeout and what the file takes, which is seconds at
+// most. It may be called again.
+func (a *Alias) stop() { a.end(false) }
+
+// end is stop; final says that the process ends.
+func (a *Alias) end(final bool) {
 	a.stopping.Do(func() {
 		running.remove(a)
 		a.cache.stop()
@@ -84,7 +101,7 @@ func (a *Alias) stop() {
 			a.primary.stop()
 		}
 		a.priming.Wait()
-		memories.leave(a.share)
+		memories.leave(a.share, final)
 		for _, up := range a.upstreams.list {
 			up.stop()
 		}
@@ -92,8 +109,8 @@ func (a *Alias) stop() {
 }
 
 // prime starts to resolve the records of the plugins of a started instance of the server, and not of one that is left
-// behind, which have not begun with it. It holds the lock so that none of
-// them is removed, and waits for its lookups, meanwhile.
+// behind, which have not begun with it. It holds the lock, so that none of them is stopped meanwhile, which would wait for
+// lookups that are only just beginning.
 func (is *instances) prime(instance any) {
 	is.mu.Lock()
 	defer is.mu.Unlock()

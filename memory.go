@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/coredns/alias/plugin/store"
 
@@ -45,6 +46,7 @@ type memory struct {
 	answers *otter.Cache[question, *entry]
 	// failures of targets that have no answer. When the resolver is dead, nothing that a client asks for makes answers go.
 	failures *otter.Cache[question, *entry]
+	stale    time.Duration // for how long one of those who share it has a use for answers past their TTL
 	file     *store.Bucket // nil if the answers are not kept in one
 	shares   map[*share]struct{}
 }
@@ -124,7 +126,7 @@ func (m *memory) update(q question, lag time.Duration, change func(current *entr
 
 // sameOutcome reports whether two answers are the same but for their age.
 func sameOutcome(a, b *entry) bool {
-	return a.answered == b.answered && a.links == b.links && slices.Equal(a.addrs, b.addrs)
+	return a.answered == b.answered && a.past == b.past && a.links == b.links && slices.Equal(a.addrs, b.addrs)
 }
 
 // Restore implements store.Contents.
@@ -137,9 +139,11 @@ func (m *memory) Restore(key, value string) string {
 	// As ages are measured by the clock that only goes forward, so is that of a restored answer from here on. When it
 	// is from the future, or from long ago, the clock is or was wrong: the file keeps what it has.
 	age := now.Sub(restored.stored)
-	if age < 0 || age > maxAge {
+	ageless := age < 0 || age > maxAge
+	if ageless {
 		age, restored.past = min(max(age, 0), maxAge), true
 	}
+	usable := age <= m.stale
 	restored.stored = now.Add(-age)
 	restored.saved = restored.stored
 	m.answers.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
@@ -149,8 +153,12 @@ func (m *memory) Restore(key, value string) string {
 			restored.failures, restored.retry, restored.cause = f.failures, f.retry, f.cause
 			m.failures.Invalidate(q)
 			return restored, otter.WriteOp
-		case restored.stored.After(current.stored):
+		case restored.stored.After(current.stored) && !ageless,
+			current.past && !restored.past && usable: // the upstreams' own answer, and not what others have said
 			restored.failures, restored.retry, restored.cause = current.failures, current.retry, current.cause
+			if m.file != nil {
+				m.file.Put(key, value) // current may be on its way there
+			}
 			return restored, otter.WriteOp
 		case !sameOutcome(current, restored) || current.stored.Sub(restored.stored) > maxLag:
 			value = m.recordValue(current)
@@ -213,11 +221,12 @@ func readRecord(key, value string) (q question, e *entry, ok bool) {
 }
 
 // memories are those in use.
-var memories = registry{of: make(map[source]*memory)}
+var memories = registry{of: make(map[source]*memory), expected: make(map[weak.Pointer[Alias]]struct{})}
 
 type registry struct {
-	mu sync.Mutex
-	of map[source]*memory
+	mu       sync.Mutex
+	of       map[source]*memory
+	expected map[weak.Pointer[Alias]]struct{} // to join, when their server starts
 }
 
 // join returns the memory that a is to use, with what there is to remember.
@@ -227,11 +236,12 @@ func (r *registry) join(a *Alias) *memory {
 	m := r.of[a.source]
 	isNew := m == nil
 	if isNew {
-		m = newMemory(a.source, a.share.size)
+		m = newMemory(a.source, r.sizeFor(a))
+		m.stale = a.cache.stale
 		r.of[a.source] = m
 	}
 	if isNew && m.path != "" {
-		m.file = store.New(m.path, m.upstreams, m, func(err error) { persistWrites.WithLabelValues(refreshed(err)).Inc() })
+		m.file = store.New(m.path, m.upstreams, m, func(err error) { persistWrites.WithLabelValues(endedIn(err)).Inc() })
 	}
 	m.inherit(a)
 	if isNew && m.file != nil {
@@ -240,13 +250,36 @@ func (r *registry) join(a *Alias) *memory {
 	}
 	a.share.memory = m
 	m.shares[a.share] = struct{}{}
-	m.resize()
-	runtime.AddCleanup(a, r.leave, a.share) // a failed reload leaves instances behind that nobody ends
+	delete(r.expected, weak.Make(a))
+	m.resize(r.sizeFor(a) - a.share.size)
+	runtime.AddCleanup(a, func(s *share) { go r.leave(s, false) }, a.share) // a failed reload leaves instances behind that nobody ends
 	return m
 }
 
-// leave gives a share back. It may be called again, and without the share having been used.
-func (r *registry) leave(s *share) {
+// expect says that a is to join, so that the memory has the size for all of its server blocks before the file is read.
+func (r *registry) expect(a *Alias) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.expected[weak.Make(a)] = struct{}{}
+}
+
+// sizeFor returns how much a and those who are expected want to be remembered of the source of a.
+func (r *registry) sizeFor(a *Alias) int {
+	size := a.share.size
+	for p := range r.expected {
+		switch b := p.Value(); {
+		case b == nil:
+			delete(r.expected, p)
+		case b != a && b.source == a.source:
+			size += b.share.size
+		}
+	}
+	return size
+}
+
+// leave gives a share back. It may be called again, and without the share having been used. final says that the process ends, and
+// nothing is to make room any more: it would not be in the file.
+func (r *registry) leave(s *share, final bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := s.memory
@@ -258,7 +291,9 @@ func (r *registry) leave(s *share) {
 	}
 	delete(m.shares, s)
 	if len(m.shares) > 0 {
-		m.resize()
+		if !final {
+			m.resize(0)
+		}
 	} else {
 		delete(r.of, m.source)
 	}
@@ -271,20 +306,9 @@ func (r *registry) leave(s *share) {
 	}
 }
 
-// entries returns how many answers are remembered.
-func (r *registry) entries() float64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := 0
-	for _, m := range r.of {
-		n += m.len()
-	}
-	return float64(n)
-}
-
-// resize makes m as large as those who share it want it, together.
-func (m *memory) resize() {
-	size := 0
+// resize makes m as large as those who share it want it, together, and by more for those to come.
+func (m *memory) resize(more int) {
+	size := more
 	for s := range m.shares {
 		size += s.size
 	}
@@ -298,7 +322,7 @@ func (m *memory) inherit(a *Alias) {
 	theirs, others := make(map[*memory]struct{}), make(map[*memory]struct{})
 	for _, b := range running.all() {
 		switch from := b.cache.memory; {
-		case b.instance == a.instance, from == m:
+		case b.instance == a.instance, !b.begun.Load(), from == m: // not begun: a failed reload has left it behind
 		case from.upstreams == m.upstreams:
 			theirs[from] = struct{}{}
 		case maps.Equal(b.zones, a.zones):
@@ -320,7 +344,7 @@ func (m *memory) inherit(a *Alias) {
 func (m *memory) adopt(from *memory, past bool) {
 	for q, e := range from.answers.All() {
 		m.update(q, 0, func(current *entry) *entry {
-			if current.answered && (past || !current.stored.Before(e.stored)) {
+			if current.answered && (past && !current.past || !current.stored.Before(e.stored)) {
 				return current
 			}
 			adopted := *e

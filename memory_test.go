@@ -25,6 +25,7 @@ func instance(t *testing.T, number int, zones, properties string) *Alias {
 	a := cfg.build()
 	a.instance = number
 	a.start()
+	a.begun.Store(true) // the servers listen
 	t.Cleanup(a.stop)
 	return a
 }
@@ -138,7 +139,7 @@ func TestMemoryShared(t *testing.T) {
 	m := newMemory(source{}, 10)
 	cs := []*cache{newCache(1, 1), newCache(1, 1)}
 	for _, c := range cs {
-		c.memory, c.stale = m, time.Hour
+		c.memory, c.lifetime = m, lifetime{min: 5, max: 3600, stale: time.Hour}
 	}
 	old := cs[0].settle(target, "", nothing, outcome{addrs: addrs1, ttl: 60}, nil)
 	newer := cs[1].settle(target, "", old, outcome{addrs: addrs2, ttl: 60}, nil)
@@ -155,11 +156,13 @@ func TestReadyFromFile(t *testing.T) {
 	up := fake.New(t, good)
 	properties := "record @ target.example\nupstream " + up.Addr + "\npersist " + filepath.Join(t.TempDir(), "db")
 	a := instance(t, 1, "example.org", properties)
+	a.begun.Store(false)
 	running.prime(1)
 	a.priming.Wait()
 	a.stop()
 	up.Set(nil)
 	b := instance(t, 2, "example.org", properties)
+	b.begun.Store(false)
 	running.prime(2)
 	wait(t, 400*time.Millisecond, "it is not ready", b.Ready)
 	hit.answers(t, b, "example.org.", v4)
@@ -214,9 +217,14 @@ func TestRestoredLate(t *testing.T) {
 	answer := func(addrs []byte, ago time.Duration) *entry {
 		return &entry{outcome: outcome{addrs: addrs, ttl: 300}, answered: true, stored: now.Add(-ago)}
 	}
+	past := func(e *entry) *entry {
+		e.past = true
+		return e
+	}
 	failing := &entry{failures: 3, cause: errDown, retry: now.Add(time.Minute)}
 	m := newMemory(source{}, 10)
-	m.now = func() time.Time { return now }
+	m.now, m.stale = func() time.Time { return now }, 72*time.Hour
+	future := m.recordValue(answer(addrs1, -time.Hour))
 	kept := m.recordValue(answer(addrs1, time.Hour))
 	tests := []struct {
 		name    string
@@ -225,10 +233,15 @@ func TestRestoredLate(t *testing.T) {
 		value   string // the record, afterwards
 	}{
 		{"nothing", nil, addrs1, kept},
+		{"past", past(answer(addrs2, time.Minute)), addrs1, kept},
 		{"other addresses", answer(addrs2, time.Minute), addrs2, m.recordValue(answer(addrs2, time.Minute))},
 		{"newer", answer(addrs1, time.Minute), addrs1, m.recordValue(answer(addrs1, time.Minute))},
 		{"hardly newer", answer(addrs1, time.Hour-time.Second), addrs1, kept},
 		{"a failure", failing, addrs1, kept},
+	}
+	m.answers.Set(target, answer(addrs2, time.Minute))
+	if m.Restore(recordKey(target), future); !slices.Equal(m.load(target).addrs, addrs2) {
+		t.Error("a record from the future replaces an answer")
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -348,4 +361,113 @@ func TestUnusableFile(t *testing.T) {
 		miss.answers(t, a, "example.org.", v4)
 		a.stop()
 	}
+}
+
+// A restart brings everything back, in whatever order the server blocks that share it, with different sizes, start and stop.
+func TestRestartShared(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	for round, sizes := range [][]int{{10, 1000}, {1000, 10}, {10, 1000}, {10, 1000}} {
+		var as []*Alias
+		for i, size := range sizes {
+			cfg, err := parseBlock([]string{"example.org", "example.net"}[i], fmt.Sprintf("upstream 127.0.0.1:1\npersist %s\ncache_size %d", path, size))
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := cfg.build()
+			memories.expect(a)
+			as = append(as, a)
+		}
+		for _, a := range as {
+			a.start()
+		}
+		m := as[0].cache.memory
+		for i := range 900 {
+			if round == 0 {
+				as[0].cache.settle(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, "", nothing, outcome{addrs: addrs1, ttl: 300}, nil)
+			}
+		}
+		m.answers.CleanUp()
+		if n, size := m.len(), m.answers.GetMaximum(); n != 900 || size != 1010 {
+			t.Errorf("round %d: %d answers of 900, there is room for %d", round, n, size)
+		}
+		for _, a := range as {
+			a.end(true)
+		}
+	}
+}
+
+// Blocks that share a memory count an outage once.
+func TestBackoffShared(t *testing.T) {
+	m := newMemory(source{}, 10)
+	now := time.Now()
+	var e *entry
+	for range 5 { // their lookups are under way at the same time
+		c := newCache(1, 1)
+		c.memory, c.now = m, func() time.Time { return now }
+		e = c.settle(target, "", nothing, outcome{}, errDown)
+	}
+	if left := e.retry.Sub(now); left != minBackoff {
+		t.Errorf("the target is left alone for %s after the first failure", left)
+	}
+}
+
+// An answer that comes out of the file during a lookup that fails is no new one.
+func TestRestoredDuringLookup(t *testing.T) {
+	for _, test := range []struct {
+		stale time.Duration
+		want  status
+	}{{0, failed}, {72 * time.Hour, stale}} {
+		now := time.Now()
+		c := newCache(10, 10)
+		c.lifetime = lifetime{min: 5, max: 3600, stale: test.stale}
+		c.now = func() time.Time { return now }
+		c.memory.now = c.now
+		old := &entry{outcome: outcome{addrs: addrs1, ttl: 300}, answered: true, stored: now.Add(-24 * time.Hour)}
+		c.resolve = func(context.Context, question, int) (outcome, error) {
+			c.memory.Restore(recordKey(target), c.memory.recordValue(old))
+			return outcome{}, errDown
+		}
+		if _, s := c.get(target, noLimit, ""); s != test.want || !c.memory.load(target).failing() {
+			t.Errorf("stale %s: status %s, failing %v", test.stale, s, c.memory.load(target).failing())
+		}
+		c.stop()
+	}
+}
+
+// Reloads that fail late leave instances behind, which have no part in the next.
+func TestReloadAfterFailure(t *testing.T) {
+	up, wrong, silent := fake.New(t, good), fake.New(t, nil), fake.New(t, nil)
+	properties := "record @ target.example\ntimeout 50ms\nretries 0\nupstream "
+	a := instance(t, 1, "example.org", properties+up.Addr)
+	miss.answers(t, a, "example.org.", v4)
+	var left []*Alias
+	for i, addr := range []string{wrong.Addr, silent.Addr} {
+		b := instance(t, 2+i, "example.org", properties+addr)
+		b.begun.Store(false)
+		left = append(left, b)
+	}
+	// What is learned meanwhile is taken over by the next that tries.
+	a.cache.settle(question{"target.example.", dns.TypeA}, "", nothing, outcome{addrs: addrs2, ttl: 300}, nil)
+	b := instance(t, 4, "example.org", properties+silent.Addr)
+	a.stop()
+	stale.answers(t, b, "example.org.", "192.0.2.2")
+	runtime.KeepAlive(left)
+}
+
+// What a wrong resolver said does not replace what the right one has, when that comes back and is down.
+func TestReloadFromWrong(t *testing.T) {
+	up, wrong := fake.New(t, good), fake.New(t, fake.Rcode(dns.RcodeNameError))
+	properties := "record @ target.example\ntimeout 50ms\nretries 0\npersist " + filepath.Join(t.TempDir(), "db") + "\nupstream "
+	a := instance(t, 1, "example.org", properties+up.Addr)
+	miss.answers(t, a, "example.org.", v4)
+	b := instance(t, 2, "example.org", properties+wrong.Addr)
+	a.stop()
+	nodata.answers(t, b, "example.org.", "")
+	up.Set(nil)
+	c := instance(t, 3, "example.org", properties+up.Addr)
+	b.stop()
+	hit.answers(t, c, "example.org.", v4) // its own answer, and fresh
+	c.stop()
+	d := instance(t, 4, "example.org", properties+up.Addr) // after a restart
+	hit.answers(t, d, "example.org.", v4)
 }

@@ -76,7 +76,7 @@ var (
 		Subsystem: subsystem,
 		Name:      "cache_entries",
 		Help:      "The number of answers remembered.",
-	}, memories.entries)
+	}, running.entries)
 )
 
 // status is what an answer is to the one who asked.

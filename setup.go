@@ -82,6 +82,7 @@ func setup(c *caddy.Controller) error {
 		return cfg.origins
 	}
 	hookStartup()
+	memories.expect(a)
 
 	c.OnStartup(func() error {
 		started := caddy.Instances()
@@ -122,7 +123,7 @@ func setup(c *caddy.Controller) error {
 		return nil
 	})
 	c.OnFinalShutdown(func() error {
-		a.stop()
+		a.end(true)
 		return nil
 	})
 

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +14,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// What is in the file: a bucket that says what it is and of which version, and when each of the others was last
+// What is in the file: a bucket that says what it is and of which version, and in which order the others have last been
 // written, and these others, whose names begin with bucketPrefix.
 const (
 	aboutBucket  = "alias"
@@ -24,8 +24,8 @@ const (
 	bucketPrefix = "answers "
 )
 
-// maxUnused is how long a bucket is kept that nobody opens.
-const maxUnused = 366 * 24 * time.Hour
+// maxBuckets is how many buckets a file has, unless more are open.
+const maxBuckets = 100
 
 var (
 	errDamaged = errors.New("the file is damaged")
@@ -89,13 +89,6 @@ func asDamage(err error) error {
 // examine returns the version of the file, which is made ours if it is new.
 func (f *file) examine() (found string, err error) {
 	err = f.db.View(func(tx *bolt.Tx) error {
-		var faults []error
-		for fault := range tx.Check() {
-			faults = append(faults, fault)
-		}
-		if len(faults) > 0 {
-			return fmt.Errorf("%w: %v", errDamaged, faults[0])
-		}
 		about := tx.Bucket([]byte(aboutBucket))
 		if about != nil {
 			found = printable(about.Get([]byte(versionKey)))
@@ -118,10 +111,7 @@ func (f *file) examine() (found string, err error) {
 		if err != nil {
 			return err
 		}
-		if err := about.Put([]byte(versionKey), []byte(version)); err != nil {
-			return err
-		}
-		return removeUnused(tx, about)
+		return about.Put([]byte(versionKey), []byte(version))
 	}))
 }
 
@@ -141,34 +131,47 @@ func printable(value []byte) string {
 	}, string(value[:min(len(value), 20)]))
 }
 
-// use notes that the bucket of that name is in use.
+// use notes that the bucket of that name is the last that was in use.
 func use(tx *bolt.Tx, name string) error {
-	return tx.Bucket([]byte(aboutBucket)).Put([]byte(usedPrefix+name), []byte(strconv.FormatInt(time.Now().Unix(), 10)))
+	about := tx.Bucket([]byte(aboutBucket))
+	n, err := about.NextSequence()
+	if err != nil {
+		return err
+	}
+	return about.Put([]byte(usedPrefix+name), binary.BigEndian.AppendUint64(nil, n))
 }
 
-// removeUnused removes the buckets that nobody has used for long, and what is known of buckets that are not there.
-func removeUnused(tx *bolt.Tx, about *bolt.Bucket) error {
-	var unused []string
+// removeUnused makes room for another bucket when there are maxBuckets, and removes those that have not been in use for
+// longest, unless they are open. It goes by no clock, for that may be wrong.
+func removeUnused(tx *bolt.Tx, open map[string]bool) error {
+	about := tx.Bucket([]byte(aboutBucket))
+	type bucket struct {
+		name string
+		used string
+	}
+	var all []bucket
 	err := about.ForEach(func(k, v []byte) error {
-		name, ok := strings.CutPrefix(string(k), usedPrefix)
-		if !ok {
-			return nil
-		}
-		used, err := strconv.ParseInt(string(v), 10, 64)
-		if err != nil || time.Since(time.Unix(used, 0)) > maxUnused {
-			unused = append(unused, name)
+		if name, ok := strings.CutPrefix(string(k), usedPrefix); ok {
+			all = append(all, bucket{name, string(v)})
 		}
 		return nil
 	})
-	for _, name := range unused {
-		if err := about.Delete([]byte(usedPrefix + name)); err != nil {
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(all, func(a, b bucket) int { return strings.Compare(a.used, b.used) })
+	for _, b := range all[:max(len(all)-maxBuckets, 0)] {
+		if open[b.name] {
+			continue
+		}
+		if err := about.Delete([]byte(usedPrefix + b.name)); err != nil {
 			return err
 		}
-		if err := tx.DeleteBucket([]byte(bucketPrefix + name)); err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
+		if err := tx.DeleteBucket([]byte(bucketPrefix + b.name)); err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
 			return err
 		}
 	}
-	return err
+	return nil
 }
 
 // inPlace reports whether the file at the path is the one that is open, and has not been truncated.
@@ -204,7 +207,11 @@ func (f *file) setAside(what string, reason error) error {
 		name = fmt.Sprintf("%s.%s-%s-%d", f.path, what, time.Now().UTC().Format("20060102T150405Z"), i)
 	}
 	if err := os.Rename(f.path, name); err != nil {
-		return fmt.Errorf("%v; %w", reason, err)
+		var link *os.LinkError
+		if errors.As(err, &link) { // whose message has the name, and with it the time
+			err = link.Err
+		}
+		return fmt.Errorf("%v; it cannot be set aside: %w", reason, err)
 	}
 	log.Warningf("%s is set aside as %s: %v", f.path, name, reason)
 	return nil

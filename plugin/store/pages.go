@@ -3,16 +3,19 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
 	"os"
-	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // bbolt trusts its file: a page that refers to itself makes it recurse until the process ends, and a wrong count allocates
-// any amount of memory. So the structure is looked at before bbolt is. What is checked here is that it comes to an end and
-// stays within the file, and what bbolt's own check leaves out.
+// any amount of memory. Its own check does so too. So the structure is looked at before bbolt sees the file: that it comes to
+// an end and stays within the file, that no page is used twice, and that keys are in order, and where bbolt looks for them.
 
 // The layout of a bbolt file, version 2. Numbers are in the byte order of the machine.
 const (
@@ -48,14 +51,16 @@ func inspect(path string) error {
 	case info.Size() == 0:
 		return nil
 	}
-	// Another process may be writing; it cannot be doing so all the time.
-	for range 3 {
-		if err = inspectPages(path, info.Size()); err == nil {
-			return nil
-		}
-		time.Sleep(10 * time.Millisecond)
+	// What another process is about to replace looks like damage, hence the lock. A file that cannot be opened even like
+	// this is not in use.
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: lockTimeout})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return errLocked
+	case err == nil:
+		defer db.Close()
 	}
-	return err
+	return inspectPages(path, info.Size())
 }
 
 func inspectPages(path string, size int64) error {
@@ -68,17 +73,21 @@ func inspectPages(path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	p := &pages{file: file, meta: m, seen: make(map[uint64]bool)}
 	if uint64(size)/m.pageSize < m.end { // #nosec G115 -- a size is not negative
 		return fmt.Errorf("%w: it has been cut off", errDamaged)
 	}
-	if err := p.freelist(); err != nil {
-		return fmt.Errorf("%w: %v", errDamaged, err)
+	p := &pages{file: file, meta: m, seen: make(map[uint64]bool)}
+	err = p.freelist()
+	if err == nil {
+		_, err = p.tree(m.root, nil, 0)
 	}
-	if _, err := p.tree(m.root, 0); err != nil {
+	var disk *os.PathError
+	switch {
+	case errors.As(err, &disk):
+		return err
+	case err != nil:
 		return fmt.Errorf("%w: %v", errDamaged, err)
-	}
-	if m.alone {
+	case m.alone:
 		log.Warningf("One of the two beginnings of %s is damaged: if it was the newer, the last write is lost", path)
 	}
 	return nil
@@ -197,27 +206,29 @@ func (p *pages) freelist() error {
 		return fmt.Errorf("page %d is no list of free pages", p.meta.freelist)
 	}
 	for ids := ids[:count*8]; len(ids) > 0; ids = ids[8:] {
-		if id := order.Uint64(ids); id < 2 || id >= p.end {
-			return fmt.Errorf("free page %d is not there", id)
+		id := order.Uint64(ids)
+		if id < 2 || id >= p.end || p.seen[id] {
+			return fmt.Errorf("free page %d is not there, or not free", id)
 		}
+		p.seen[id] = true
 	}
 	return nil
 }
 
-// tree checks the tree whose root is the page, and returns its first key.
-func (p *pages) tree(id uint64, depth int) (first []byte, err error) {
+// tree checks the tree whose root is the page, and returns its first key. All keys are before end, unless that is nil.
+func (p *pages) tree(id uint64, end []byte, depth int) (first []byte, err error) {
 	buf, err := p.read(id)
 	if err != nil {
 		return nil, err
 	}
-	if first, err = p.elements(buf, depth); err != nil {
+	if first, err = p.elements(buf, end, depth); err != nil {
 		return nil, fmt.Errorf("page %d: %v", id, err)
 	}
 	return first, nil
 }
 
 // elements checks what is in a branch or leaf page, and what is below it, and returns its first key.
-func (p *pages) elements(page []byte, depth int) (first []byte, err error) {
+func (p *pages) elements(page, end []byte, depth int) (first []byte, err error) {
 	flags, count := order.Uint16(page[8:]), int(order.Uint16(page[10:]))
 	branch := flags == branchPage
 	switch {
@@ -226,40 +237,68 @@ func (p *pages) elements(page []byte, depth int) (first []byte, err error) {
 	case !branch && flags != leafPage, branch && count == 0, headerSize+count*elementSize > len(page):
 		return nil, fmt.Errorf("flags %#x, %d elements", flags, count)
 	}
+	var elements []element
 	for i := range count {
-		element := page[headerSize+i*elementSize:]
-		var at, keyed, valued, child uint64
-		if branch {
-			at, keyed, child = uint64(order.Uint32(element)), uint64(order.Uint32(element[4:])), order.Uint64(element[8:])
-		} else {
-			at, keyed, valued = uint64(order.Uint32(element[4:])), uint64(order.Uint32(element[8:])), uint64(order.Uint32(element[12:]))
+		e, err := readElement(page[headerSize+i*elementSize:], branch)
+		if err != nil {
+			return nil, fmt.Errorf("element %d: %v", i, err)
 		}
-		if at+keyed+valued > uint64(len(element)) {
-			return nil, fmt.Errorf("element %d is not in it", i)
+		elements = append(elements, e)
+	}
+	for i, e := range elements {
+		next := end
+		if i+1 < count {
+			next = elements[i+1].key
 		}
-		key, value := element[at:at+keyed], element[at+keyed:at+keyed+valued]
-		if i == 0 {
-			first = key
+		if next != nil && bytes.Compare(e.key, next) >= 0 {
+			return nil, fmt.Errorf("element %d is not in order", i)
 		}
 		switch {
 		case branch:
-			err = p.child(key, child, depth+1)
-		case order.Uint32(element)&bucketLeaf != 0:
-			err = p.bucket(value, depth+1)
+			err = p.child(e, next, depth+1)
+		case e.bucket:
+			err = p.bucket(e.value, depth+1)
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
+	if count > 0 {
+		first = elements[0].key
+	}
 	return first, nil
+}
+
+// element is one of a branch or leaf page.
+type element struct {
+	key    []byte
+	child  uint64 // page, in a branch
+	value  []byte // in a leaf
+	bucket bool   // value is one
+}
+
+// readElement reads the element at the beginning of page. Its key and value are further on.
+func readElement(page []byte, branch bool) (e element, err error) {
+	var at, keyed, valued uint64
+	if branch {
+		at, keyed, e.child = uint64(order.Uint32(page)), uint64(order.Uint32(page[4:])), order.Uint64(page[8:])
+	} else {
+		at, keyed, valued = uint64(order.Uint32(page[4:])), uint64(order.Uint32(page[8:])), uint64(order.Uint32(page[12:]))
+		e.bucket = order.Uint32(page)&bucketLeaf != 0
+	}
+	if at+keyed+valued > uint64(len(page)) {
+		return e, errors.New("it is not in the page")
+	}
+	e.key, e.value = page[at:at+keyed], page[at+keyed:at+keyed+valued]
+	return e, nil
 }
 
 // child checks the tree below an element of a branch page, whose first key is that of the element: bbolt finds the element by
 // it when the child moves.
-func (p *pages) child(key []byte, id uint64, depth int) error {
-	first, err := p.tree(id, depth)
-	if err == nil && !bytes.Equal(first, key) {
-		err = fmt.Errorf("page %d begins with another key", id)
+func (p *pages) child(e element, end []byte, depth int) error {
+	first, err := p.tree(e.child, end, depth)
+	if err == nil && !bytes.Equal(first, e.key) {
+		err = fmt.Errorf("page %d begins with another key", e.child)
 	}
 	return err
 }
@@ -271,12 +310,12 @@ func (p *pages) bucket(value []byte, depth int) error {
 		return fmt.Errorf("a bucket of %d octets", len(value))
 	}
 	if root := order.Uint64(value); root != 0 {
-		_, err := p.tree(root, depth)
+		_, err := p.tree(root, nil, depth)
 		return err
 	}
 	if len(value) < bucketSize+headerSize {
 		return fmt.Errorf("a bucket of %d octets without a page", len(value))
 	}
-	_, err := p.elements(value[bucketSize:], depth)
+	_, err := p.elements(value[bucketSize:], nil, depth)
 	return err
 }

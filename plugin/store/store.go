@@ -43,7 +43,7 @@ const (
 
 var log = clog.NewWithPlugin("alias")
 
-// Contents is what a bucket is the copy of. Its methods may be called at any time, but for no two records at once.
+// Contents is what a bucket is the copy of. Its methods may be called at any time while the bucket is open, by one goroutine.
 type Contents interface {
 	// Restore takes over a record of the file, unless there is a newer one, and returns the value that is to be in the
 	// file: the same, a newer one, or "" to have the record removed.
@@ -62,6 +62,7 @@ type Bucket struct {
 	mu      sync.Mutex
 	pending map[string]string // changes to be written; "" removes
 	behind  bool              // the file has to be compared with the contents
+	limit   int               // of pending, until it is empty
 }
 
 // file is a database that is open in this process, once.
@@ -90,11 +91,10 @@ var files = struct {
 	open map[string]*file
 }{open: make(map[string]*file)}
 
-// New returns the bucket of that name in the file at path, which is not looked at before Open. No two buckets of a file that
+// New returns the bucket of that name in the file at path, which is Canonical, and not looked at before Open. No two buckets of a file that
 // are open at the same time have the same name. wrote is called after each attempt to write, with its error.
 func New(path, name string, contents Contents, wrote func(error)) *Bucket {
 	b := &Bucket{name: name, contents: contents, pending: make(map[string]string), behind: true}
-	path = Canonical(path)
 	files.Lock()
 	defer files.Unlock()
 	b.file = files.open[path]
@@ -142,7 +142,7 @@ func (b *Bucket) Delete(key string) { b.change(key, "") }
 func (b *Bucket) change(key, value string) {
 	b.mu.Lock()
 	b.pending[key] = value
-	if len(b.pending) > maxPending {
+	if len(b.pending) > max(b.limit, maxPending) {
 		clear(b.pending)
 		b.behind = true
 	}
@@ -174,15 +174,18 @@ func (b *Bucket) Close() {
 
 // sync has run look at the file at once, and waits for it.
 func (f *file) sync(patience time.Duration) {
-	done := make(chan struct{})
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
+	done := make(chan struct{})
 	select {
 	case f.urgent <- done:
 	case <-timeout.C:
 		return
 	}
-	wait(done, patience)
+	select {
+	case <-done:
+	case <-timeout.C:
+	}
 }
 
 func wait(done <-chan struct{}, patience time.Duration) {
@@ -286,6 +289,15 @@ func (f *file) list() []*Bucket {
 	return list
 }
 
+// names returns those of the buckets.
+func (f *file) names() map[string]bool {
+	names := make(map[string]bool)
+	for _, b := range f.list() {
+		names[b.name] = true
+	}
+	return names
+}
+
 // compare restores the records of b from the file, and has those written that the file lacks, if that is to be done.
 func (f *file) compare(b *Bucket) error {
 	b.mu.Lock()
@@ -304,12 +316,17 @@ func (f *file) compare(b *Bucket) error {
 			return nil
 		}
 		err := records.ForEach(func(k, sealed []byte) error {
+			key := string(k)
 			value, ok := unseal(k, sealed)
-			if !ok {
+			switch {
+			case b.removes(key): // it had to make room before the file could be read
+			case !ok:
 				damaged++
-				changes[string(k)] = ""
-			} else if now := b.contents.Restore(string(k), value); now != value {
-				changes[string(k)] = now
+				changes[key] = ""
+			default:
+				if now := b.contents.Restore(key, value); now != value {
+					changes[key] = now
+				}
 			}
 			return nil
 		})
@@ -325,7 +342,8 @@ func (f *file) compare(b *Bucket) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.behind = err != nil
+	b.behind = b.behind || err != nil // it may have got behind meanwhile
+	b.limit = len(changes) + maxPending
 	for key, value := range changes {
 		if _, newer := b.pending[key]; !newer {
 			b.pending[key] = value
@@ -334,11 +352,19 @@ func (f *file) compare(b *Bucket) error {
 	return err
 }
 
+// removes reports whether the record is about to be removed.
+func (b *Bucket) removes(key string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	value, ok := b.pending[key]
+	return ok && value == ""
+}
+
 // write writes what is pending.
 func (f *file) write() error {
 	for {
 		n, err := f.writeSome()
-		if n == 0 || err != nil {
+		if n < maxBatch || err != nil {
 			return err
 		}
 	}
@@ -364,7 +390,7 @@ func (f *file) writeSome() (n int, err error) {
 	}()
 	err = f.db.Update(func(tx *bolt.Tx) error {
 		for b, changes := range taken {
-			if err := b.apply(tx, changes); err != nil {
+			if err := b.apply(tx, changes, f.names()); err != nil {
 				return err
 			}
 		}
@@ -381,7 +407,7 @@ func (b *Bucket) take(n int) map[string]string {
 	defer b.mu.Unlock()
 	if len(b.pending) <= n {
 		changes := b.pending
-		b.pending = make(map[string]string)
+		b.pending, b.limit = make(map[string]string), 0
 		return changes
 	}
 	changes := make(map[string]string, n)
@@ -406,10 +432,15 @@ func (b *Bucket) giveBack(changes map[string]string) {
 	}
 }
 
-// apply writes changes.
-func (b *Bucket) apply(tx *bolt.Tx, changes map[string]string) error {
+// apply writes changes; open are the buckets that are in use.
+func (b *Bucket) apply(tx *bolt.Tx, changes map[string]string, open map[string]bool) error {
 	if err := use(tx, b.name); err != nil {
 		return err
+	}
+	if tx.Bucket([]byte(bucketPrefix+b.name)) == nil {
+		if err := removeUnused(tx, open); err != nil {
+			return err
+		}
 	}
 	records, err := tx.CreateBucketIfNotExists([]byte(bucketPrefix + b.name))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"iter"
+	golog "log"
 	"maps"
 	"os"
 	"path/filepath"
@@ -69,7 +70,7 @@ func open(path, name string, records ...string) *user {
 		key, value, _ := strings.Cut(r, "=")
 		u.records[key] = value
 	}
-	u.Bucket = New(path, name, u.contents, func(err error) {
+	u.Bucket = New(Canonical(path), name, u.contents, func(err error) {
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		u.errors = append(u.errors, err)
@@ -453,27 +454,247 @@ func TestLocked(t *testing.T) {
 	})
 }
 
-// What nobody has used for long is removed.
+// There are so many buckets, and those that have not been in use for longest make room; the clock has no part in that.
 func TestUnused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
-	synctest.Test(t, func(t *testing.T) {
-		for _, name := range []string{"a", "b"} {
-			u := open(path, name, "x=1")
-			u.Close()
+	first := open(path, "open all the time", "x=1")
+	defer first.Close()
+	for i := range maxBuckets + 1 {
+		u := open(path, fmt.Sprint(i), "x=1")
+		u.Close()
+		if i == 2 {
+			again := open(path, "0")
+			again.put("y", "2") // and so it is the last that was in use
+			again.Close()
 		}
-		time.Sleep(maxUnused - time.Hour)
-		b := open(path, "b")
-		b.has(t, "x=1")
-		b.put("x", "2")
-		b.Close()
-		time.Sleep(2 * time.Hour)
-		a := open(path, "a")
-		a.has(t)
-		a.Close()
-		b = open(path, "b")
-		b.has(t, "x=2")
-		b.Close()
+	}
+	first.put("y", "2")
+	first.Flush()
+	for name, want := range map[string]int{"open all the time": 2, "0": 2, "1": 0, "2": 0, "50": 1, fmt.Sprint(maxBuckets): 1} {
+		if got := kept(t, path, name); len(got) != want {
+			t.Errorf("bucket %s has %d records, want %d", name, len(got), want)
+		}
+	}
+}
+
+// What was written with a wrong clock, or before it, is as good as any other.
+func TestWrongClock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	u := open(path, "a", "x=1")
+	u.Close()
+	synctest.Test(t, func(t *testing.T) { // in 2000
+		u := open(path, "a")
+		u.put("y", "2")
+		u.Close()
 	})
+	u = open(path, "a")
+	defer u.Close()
+	u.has(t, "x=1", "y=2")
+}
+
+// hooked are contents that do something while they are compared with the file.
+type hooked struct {
+	*contents
+	during func()
+}
+
+func (h *hooked) All() iter.Seq2[string, string] {
+	all := h.copy()
+	h.during()
+	return maps.All(all)
+}
+
+// More changes than are kept, while the file is being compared, have it compared again.
+func TestBehindMeanwhile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	h := &hooked{contents: &contents{records: map[string]string{"x": "old"}}}
+	b := New(Canonical(path), "a", h, func(error) {})
+	var once sync.Once
+	h.during = func() {
+		once.Do(func() {
+			for i := range maxPending + 1 {
+				key := fmt.Sprint(i)
+				if i == 0 {
+					key = "x"
+				}
+				h.contents.mu.Lock()
+				h.records[key] = "new"
+				h.contents.mu.Unlock()
+				b.Put(key, "new")
+			}
+		})
+	}
+	b.Open()
+	b.Flush()
+	b.Close()
+	if got := kept(t, path, "a"); len(got) != maxPending+1 || got["x"] != "new" {
+		t.Errorf("the file has %d records of %d, x=%q", len(got), maxPending+1, got["x"])
+	}
+}
+
+// What the file lacks is found once, however much it is and whatever changes meanwhile.
+func TestComparedOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	compared := 0
+	h := &hooked{contents: &contents{records: make(map[string]string)}}
+	for i := range 2 * maxPending {
+		h.records[fmt.Sprintf("%08d.example.", i)] = "value"
+	}
+	b := New(Canonical(path), "a", h, func(error) {})
+	h.during = func() {
+		compared++
+		b.Put("x", "1")
+	}
+	b.wrote(func() { b.Put("x", "2") })
+	b.Open()
+	b.Flush()
+	b.Close()
+	if compared != 1 {
+		t.Errorf("compared %d times", compared)
+	}
+}
+
+// Who changes something all the time does not keep others from the file.
+func TestBusy(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	before := open(path, "b", "y=1")
+	before.Close()
+	busy := open(path, "a")
+	busy.wrote(func() { time.Sleep(20 * time.Millisecond) }) // a slow disk
+	end := make(chan struct{})
+	var changes sync.WaitGroup
+	changes.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-end:
+				return
+			case <-time.After(10 * time.Millisecond):
+				busy.put(fmt.Sprint(i), "1")
+			}
+		}
+	})
+	time.Sleep(100 * time.Millisecond)
+	began := time.Now()
+	b := open(path, "b")
+	if took := time.Since(began); took > readPatience/2 {
+		t.Errorf("it took %s to open another bucket", took)
+	}
+	b.has(t, "y=1")
+	close(end)
+	changes.Wait()
+	b.Close()
+	busy.Close()
+}
+
+// wrote has f called after each attempt to write, beside what is called already.
+func (b *Bucket) wrote(f func()) {
+	b.file.mu.Lock()
+	defer b.file.mu.Unlock()
+	former := b.file.wrote
+	b.file.wrote = func(err error) {
+		former(err)
+		f()
+	}
+}
+
+// What another process does to its file, which is this one's too, is not taken for damage.
+func TestOtherProcessWrites(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	u := open(path, "a")
+	const n = 20_000
+	for i := range n {
+		u.put(fmt.Sprintf("%08d.example.", i*7919%n), strings.Repeat("v", 40))
+	}
+	u.Close()
+	other, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for round := 0; ; round++ {
+			select {
+			case <-end:
+				return
+			default:
+			}
+			err := other.Update(func(tx *bolt.Tx) error {
+				records := tx.Bucket([]byte(bucketPrefix + "a"))
+				for i := range 200 {
+					key := []byte(fmt.Sprintf("%08d.example.", (i*7919+round*31)%n))
+					if err := records.Put(key, seal(key, strings.Repeat("w", 40))); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 3 {
+		u := open(path, "a")
+		u.Close()
+		if aside, _ := filepath.Glob(path + ".*"); len(aside) > 0 {
+			t.Fatalf("the file of the other process is %v", aside)
+		}
+	}
+	close(end)
+	writer.Wait()
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What had to make room before the file could be read goes from there too, and does not come back.
+func TestEvictedBeforeRestored(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	before := open(path, "a", "x=1")
+	before.Close()
+	synctest.Test(t, func(t *testing.T) {
+		other, err := bolt.Open(path, 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := open(path, "a")
+		defer u.Close()
+		u.put("x", "2")
+		u.contents.mu.Lock()
+		delete(u.records, "x")
+		u.contents.mu.Unlock()
+		u.Delete("x")
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(RetryInterval + lockTimeout)
+		synctest.Wait()
+		u.has(t)
+		if got := kept(t, path, "a"); len(got) != 0 {
+			t.Errorf("the file has %v", got)
+		}
+	})
+}
+
+// However often a file is tried, the log has one line about it.
+func TestToldOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), strings.Repeat("x", 250)) // there is no room for a longer name
+	if err := os.WriteFile(path, make([]byte, 32<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	golog.SetOutput(&out)
+	defer golog.SetOutput(os.Stderr)
+	synctest.Test(t, func(t *testing.T) {
+		u := open(path, "a")
+		time.Sleep(10*RetryInterval + time.Second)
+		u.Close()
+	})
+	if n := strings.Count(out.String(), "WARNING"); n != 1 {
+		t.Errorf("%d lines: %s", n, out.String())
+	}
 }
 
 // FuzzFile opens a file with any contents. mend makes the checksums of its beginnings right, so that what they lead to is
