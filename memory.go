@@ -57,7 +57,7 @@ type share struct {
 	size int
 }
 
-// newMemory returns a memory for size answers.
+// newMemory returns a memory for size answers, with nothing in it.
 func newMemory(s source, size int) *memory {
 	m := &memory{source: s, now: time.Now, shares: make(map[*share]struct{})}
 	m.failures = otter.Must(&otter.Options[question, *entry]{MaximumSize: size})
@@ -72,6 +72,9 @@ func newMemory(s source, size int) *memory {
 			}
 		},
 	})
+	if s.path != "" {
+		m.file = store.New(s.path, s.upstreams, m, func(err error) { persistWrites.WithLabelValues(endedIn(err)).Inc() })
+	}
 	return m
 }
 
@@ -233,18 +236,14 @@ type registry struct {
 func (r *registry) join(a *Alias) *memory {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m := r.of[a.source]
-	isNew := m == nil
-	if isNew {
+	m, known := r.of[a.source]
+	if !known {
 		m = newMemory(a.source, r.sizeFor(a))
 		m.stale = a.cache.stale
 		r.of[a.source] = m
 	}
-	if isNew && m.path != "" {
-		m.file = store.New(m.path, m.upstreams, m, func(err error) { persistWrites.WithLabelValues(endedIn(err)).Inc() })
-	}
 	m.inherit(a)
-	if isNew && m.file != nil {
+	if !known && m.file != nil {
 		m.file.Open()
 		log.Infof("Remembered answers %d, kept in %s", m.len(), m.path)
 	}
