@@ -46,7 +46,6 @@ type memory struct {
 	answers *otter.Cache[question, *entry]
 	// failures of targets that have no answer. When the resolver is dead, nothing that a client asks for makes answers go.
 	failures *otter.Cache[question, *entry]
-	stale    time.Duration // for how long one of those who share it has a use for answers past their TTL
 	file     *store.Bucket // nil if the answers are not kept in one
 	shares   map[*share]struct{}
 }
@@ -146,7 +145,7 @@ func (m *memory) Restore(key, value string) string {
 	if ageless {
 		age, restored.past = min(max(age, 0), maxAge), true
 	}
-	usable := age <= m.stale
+	fresh := !restored.past && age < time.Duration(restored.ttl)*time.Second
 	restored.stored = now.Add(-age)
 	restored.saved = restored.stored
 	m.answers.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
@@ -157,7 +156,7 @@ func (m *memory) Restore(key, value string) string {
 			m.failures.Invalidate(q)
 			return restored, otter.WriteOp
 		case restored.stored.After(current.stored) && !ageless,
-			current.past && !restored.past && usable: // the upstreams' own answer, and not what others have said
+			current.past && fresh: // the upstreams' own answer, and not what others have said
 			restored.failures, restored.retry, restored.cause = current.failures, current.retry, current.cause
 			if m.file != nil {
 				m.file.Put(key, value) // current may be on its way there
@@ -239,7 +238,6 @@ func (r *registry) join(a *Alias) *memory {
 	m, known := r.of[a.source]
 	if !known {
 		m = newMemory(a.source, r.sizeFor(a))
-		m.stale = a.cache.stale
 		r.of[a.source] = m
 	}
 	m.inherit(a)

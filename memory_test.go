@@ -223,7 +223,7 @@ func TestRestoredLate(t *testing.T) {
 	}
 	failing := &entry{failures: 3, cause: errDown, retry: now.Add(time.Minute)}
 	m := newMemory(source{}, 10)
-	m.now, m.stale = func() time.Time { return now }, 72*time.Hour
+	m.now = func() time.Time { return now }
 	future := m.recordValue(answer(addrs1, -time.Hour))
 	kept := m.recordValue(answer(addrs1, time.Hour))
 	tests := []struct {
@@ -233,7 +233,7 @@ func TestRestoredLate(t *testing.T) {
 		value   string // the record, afterwards
 	}{
 		{"nothing", nil, addrs1, kept},
-		{"past", past(answer(addrs2, time.Minute)), addrs1, kept},
+		{"past", past(answer(addrs2, time.Minute)), addrs2, m.recordValue(past(answer(addrs2, time.Minute)))},
 		{"other addresses", answer(addrs2, time.Minute), addrs2, m.recordValue(answer(addrs2, time.Minute))},
 		{"newer", answer(addrs1, time.Minute), addrs1, m.recordValue(answer(addrs1, time.Minute))},
 		{"hardly newer", answer(addrs1, time.Hour-time.Second), addrs1, kept},
@@ -242,6 +242,11 @@ func TestRestoredLate(t *testing.T) {
 	m.answers.Set(target, answer(addrs2, time.Minute))
 	if m.Restore(recordKey(target), future); !slices.Equal(m.load(target).addrs, addrs2) {
 		t.Error("a record from the future replaces an answer")
+	}
+	m.answers.Set(target, past(answer(addrs2, time.Minute)))
+	own := m.recordValue(answer(addrs1, 2*time.Minute))
+	if again := m.Restore(recordKey(target), own); !slices.Equal(m.load(target).addrs, addrs1) || again != own {
+		t.Error("what others have said stays although there is a fresh answer of one's own")
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
