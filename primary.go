@@ -684,7 +684,15 @@ func (z *outgoing) turn() bool {
 
 // clockOf returns the half seconds since the epoch. They stay in the half of the number space that counts as later for 34
 // years; those of smaller units would be over sooner.
-func clockOf(now time.Time) uint32 { return uint32(now.Sub(epoch) / (500 * time.Millisecond)) } // #nosec G115 -- it wraps
+func clockOf(now time.Time) uint32 { return uint32(now.Sub(epoch) / serialUnit) } // #nosec G115 -- it wraps
+
+const serialUnit = 500 * time.Millisecond
+
+// awaitSerial waits for the next half second, once in the life of a process: one that is killed as soon as it has begun and
+// started again is to have later serial numbers.
+var awaitSerial = sync.OnceFunc(func() {
+	time.Sleep(time.Until(epoch.Add(time.Duration(time.Since(epoch)/serialUnit+1) * serialUnit)))
+})
 
 // records returns the address records of x as they leave.
 func (z *outgoing) records(x *expansion) []dns.RR {

@@ -100,6 +100,7 @@ func setup(c *caddy.Controller) error {
 			before := running.primaryFor(a.zones)
 			a.primary = newPrimary(a, backends, list, newNotifier(ss), cfg.omit)
 			a.primary.before = before
+			awaitSerial()
 		}
 		a.start()
 		log.Infof("Zones %s, records %d, upstreams %s, timeout %s", strings.Join(cfg.origins, " "), len(a.records.all),
