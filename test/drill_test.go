@@ -332,14 +332,6 @@ func configured(t *testing.T, zone, plugins string, properties ...string) (port,
 	return port, dir
 }
 
-// again kills a server that startAlias started, and starts it again.
-func again(t *testing.T, p *process) *process {
-	t.Helper()
-	p.kill(t)
-	_, port, _ := strings.Cut(p.addr, ":")
-	return startBuild(t, p.Path, port, p.Dir, "Corefile", p.Env...)
-}
-
 // faulty sets a stage with a resolver that does what fault says.
 func faulty(fault upstream.Handler) func(t *testing.T) *stage {
 	return func(t *testing.T) *stage {
@@ -427,7 +419,8 @@ func restarted(t *testing.T) *stage {
 	}
 	s.begin = func() {
 		up.Set(nil)
-		s.server = again(t, s.server)
+		s.server.kill(t)
+		s.server = s.server.restart(t)
 	}
 	return s
 }
@@ -491,7 +484,8 @@ func diskFull(t *testing.T) *stage {
 			return s.server.logged(t, "Answers are kept in "+disk) > 0
 		})
 		up.Set(nil)
-		s.server = again(t, s.server)
+		s.server.kill(t)
+		s.server = s.server.restart(t)
 		askOthers()
 	}
 	return s
@@ -641,7 +635,8 @@ func clockWrong(ahead time.Duration) func(t *testing.T) *stage {
 		s.begin = func() {
 			c.up.Set(nil)
 			c.set(t, ahead)
-			s.server = again(t, s.server)
+			s.server.kill(t)
+			s.server = s.server.restart(t)
 			c.check(t, ahead)
 		}
 		return s

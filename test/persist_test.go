@@ -30,14 +30,6 @@ func (p *process) stop(t *testing.T) {
 	<-p.done
 }
 
-// again starts a server that has ended another time, where it was.
-func (p *process) again(t *testing.T) *process {
-	t.Helper()
-	return startServer(t, portOf(p.addr), p.Dir, "Corefile")
-}
-
-func portOf(addr string) string { return fmt.Sprint(netip.MustParseAddrPort(addr).Port()) }
-
 // question is a name and a type.
 type question struct {
 	name  string
@@ -204,7 +196,7 @@ func newLane(t *testing.T) *lane {
 	}
 	l.server.stop(t)
 	l.swap("even")
-	l.server = l.server.again(t)
+	l.server = l.server.restart(t)
 	return l
 }
 
@@ -240,7 +232,7 @@ func (l *lane) kill(t *testing.T) {
 		l.early++
 		startAndKill(t, server.Dir)
 	}
-	l.server = server.again(t)
+	l.server = server.restart(t)
 }
 
 // startAndKill starts a server in dir, and kills it at a moment of its start.
@@ -321,7 +313,7 @@ func TestKilledAtFirst(t *testing.T) {
 				server.stop(t)
 				check(t, os.Remove(filepath.Join(server.Dir, "answers")))
 				startAndKill(t, server.Dir)
-				server = server.again(t)
+				server = server.restart(t)
 				awaitNumber(t, server, "long.example.org.", 1)
 				checkKept(t, server)
 			}
@@ -462,7 +454,7 @@ func TestRestart(t *testing.T) {
 	up.Set(nil)
 	ended := time.Now()
 
-	server = server.again(t)
+	server = server.restart(t)
 	checkUnasked(t, up, "long.hosting.example.", func() {
 		checkFresh(t, server, "long.example.org.", 1)
 		if ttl := query(t, server.addr, "udp", "long.example.org.", dns.TypeA).Answer[0].Header().Ttl; ttl >= 600 || ttl < 580 {
@@ -515,7 +507,7 @@ func TestSharedFile(t *testing.T) {
 	for _, end := range []func(*process, *testing.T){(*process).stop, (*process).kill} {
 		time.Sleep(writtenAfter + 2*hiccup)
 		end(server, t)
-		server = server.again(t)
+		server = server.restart(t)
 		check(checkStale)
 		checkFresh(t, server, "long.example.org.", 1)
 		checkFresh(t, server, "long.example.com.", 2)
@@ -535,7 +527,7 @@ func TestReadyAfterRestart(t *testing.T) {
 	up.Set(nil)
 	time.Sleep(1100 * time.Millisecond) // the TTL runs out
 
-	server.again(t)
+	server.restart(t)
 	if code, body := get(t, "http://"+page+"/ready"); code != http.StatusOK {
 		t.Errorf("Got %d %q after a start with all in the file", code, body)
 	}

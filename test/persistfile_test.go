@@ -176,7 +176,7 @@ func TestBadFile(t *testing.T) {
 			}
 			up.Set(nil)
 			time.Sleep(1100 * time.Millisecond) // the TTL runs out
-			server = server.again(t)
+			server = server.restart(t)
 			checkStale(t, server, "short.example.org.", 1)
 			checkKept(t, server)
 		})
@@ -317,7 +317,7 @@ func TestClockSet(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			write(t, path, string(edited(t, good, func(tx *bolt.Tx) error { return shiftAnswers(tx, -test.set) })))
-			server := server.again(t)
+			server := server.restart(t)
 			defer server.stop(t)
 			if test.lost {
 				if m := query(t, server.addr, "udp", "long.example.org.", dns.TypeA); len(m.Answer) > 0 {
@@ -416,7 +416,7 @@ func TestLockedFile(t *testing.T) {
 	time.Sleep(writtenAfter + 2*hiccup)
 	up.Set(nil)
 	server.kill(t)
-	server = server.again(t)
+	server = server.restart(t)
 	checkStale(t, server, "short.example.org.", 1)
 	checkKept(t, server)
 }
@@ -472,7 +472,7 @@ func TestFileTouched(t *testing.T) {
 			if name == "replaced" || name == "directory deleted" {
 				return
 			}
-			server = server.again(t)
+			server = server.restart(t)
 			checkGeneration(t, server, 2)
 		})
 	}

@@ -65,7 +65,7 @@ func TestReloadKeepsAnswers(t *testing.T) {
 					return
 				}
 				server.kill(t) // it is not the end that writes what came with the reload
-				server = server.again(t)
+				server = server.restart(t)
 				checkStale(t, server, "short.example.org.", 1)
 				checkFresh(t, server, "long.example.org.", 1)
 			})
@@ -177,7 +177,7 @@ func TestReloadUpstreamsAndRestart(t *testing.T) {
 			checkStale(t, server, "long.example.org.", 1)
 			time.Sleep(writtenAfter + 2*hiccup)
 			end(server, t)
-			server = server.again(t)
+			server = server.restart(t)
 			checkStale(t, server, "long.example.org.", 1)
 			two.Set(hosted(2))
 			awaitNumber(t, server, "long.example.org.", 2)

@@ -147,13 +147,6 @@ func transferTo(to ...string) string {
 	return "transfer {\nto " + strings.Join(to, " ") + "\n}\n" + fromFile
 }
 
-// restart starts a server again that was killed.
-func (p *process) restart(t *testing.T) *process {
-	t.Helper()
-	_, port, _ := strings.Cut(p.addr, ":")
-	return startServer(t, port, p.Dir, "Corefile")
-}
-
 // followedZone is a zone for secondaries, with this mail server, and with aliases of target.
 func followedZone(serial uint32, mail, target string) string {
 	return fmt.Sprintf(`$TTL 300

@@ -174,6 +174,13 @@ func startServer(t *testing.T, port, dir, conf string, env ...string) *process {
 	return startBuild(t, coredns, port, dir, conf, env...)
 }
 
+// restart starts a server that has ended another time: the same build, where it was.
+func (p *process) restart(t *testing.T) *process {
+	t.Helper()
+	_, port, _ := strings.Cut(p.addr, ":")
+	return startBuild(t, p.Path, port, p.Dir, "Corefile", p.Env...)
+}
+
 // startBuild starts another build of the server as startServer does.
 func startBuild(t *testing.T, program, port, dir, conf string, env ...string) *process {
 	t.Helper()
