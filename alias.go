@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -34,9 +33,7 @@ const (
 	// foreignFor is how long it is good that the backend has no data of its own for a name.
 	foreignFor = 30 * time.Second
 
-	// maxKeptRecords is how many records an answer may have that is kept for the next who ask, and maxKeptMessage how many
-	// what the backend says. Any number of names can have the same target, and its owner is to fill no memory with them.
-	maxKeptRecords = 16
+	// maxKeptMessage is how many records a response of the backend may have that is kept for the next who ask.
 	maxKeptMessage = 32
 
 	// maxEmptyTTL is the TTL in seconds of the SOA record beside an empty result that stands for a failure:
@@ -56,7 +53,7 @@ type Alias struct {
 	source    source // of what cache remembers
 	share     *share
 	cache     *cache
-	slots     *otter.Cache[spot, *slot]
+	slots     *otter.Cache[question, *slot]
 	asks      *semaphore.Weighted // bounds the questions to the backend: it may be stuck
 
 	staleTTL   uint32 // TTL of stale answers, in seconds
@@ -66,8 +63,8 @@ type Alias struct {
 	server     atomic.Pointer[dnsserver.Server] // the one that asked last, when there is something to flatten
 	text       bool                             // TXT records say where aliases lead
 	signs      bool                             // dnssec is in the server block
+	packs      bool                             // responses may leave in wire form, see packable
 	primary    *primary                         // nil without transfer in the server block
-	generation atomic.Uint32                    // grows when a serial number does, for that is in answers
 
 	instance any             // of the server, that the plugin is started with
 	bypass   func() []string // see CacheBypassZones
@@ -97,7 +94,8 @@ func (a *Alias) CacheBypassZones() []string {
 
 // incoming is a client's question, with what its answer depends on.
 type incoming struct {
-	spot
+	question
+	target string  // what target_from says, or ""
 	record *record // the record that the name has, by itself or from a wildcard, or nil
 	exists bool    // the name exists because of a record or of a label
 }
@@ -108,7 +106,7 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if r.Opcode != dns.OpcodeQuery || state.QClass() != dns.ClassINET {
 		return plugin.NextOrFailure(a.Name(), a.Next, ctx, w, r)
 	}
-	q := incoming{spot: spot{question: question{state.Name(), state.QType()}}}
+	q := incoming{question: question{state.Name(), state.QType()}}
 	q.record, q.exists = a.records.find(q.name)
 	if a.targetFrom != "" {
 		q.target = a.labelled(ctx, q.name)
@@ -122,55 +120,49 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return a.pass(ctx, w, r, &q)
 	}
 
-	if ans := a.answerTo(&q, false); ans != nil {
-		return a.write(ctx, w, r, ans)
+	if ans, ok := a.answerTo(&q, false); ok {
+		return a.write(ctx, w, r, &ans)
 	}
 	return a.passAddress(ctx, w, r, &q)
 }
 
-// answerTo returns the answer to q, made anew unless the last is current, or nil when there is no alias. look says to ask
-// the backend for one even if it had none a moment ago.
-func (a *Alias) answerTo(q *incoming, look bool) *answer {
-	kept := a.kept(q)
-	if kept != nil && a.isCurrent(kept) {
-		return kept
-	}
-	al, basis := a.find(q, look || kept != nil)
+// answerTo returns the answer to q, unless there is no alias. look says to ask the backend for one even if it had none a
+// moment ago.
+func (a *Alias) answerTo(q *incoming, look bool) (ans answer, ok bool) {
+	al := a.find(q, look)
 	if al == nil {
-		return nil
+		return ans, false
 	}
-	return a.renew(q, al, basis)
+	return a.resolve(q.question, al), true
 }
 
-// find returns the alias that q is answered with, and what the backend said that makes it so, or nil if it has no say.
-// It is nil when the backend is to be asked with the client's own query, because it had no alias a moment ago.
-func (a *Alias) find(q *incoming, had bool) (al *alias, basis *holding) {
-	if q.record != nil {
-		if h, ok := a.inForce(q.record, q.question); ok {
-			return &q.record.alias, h
-		}
+// find returns the alias that q is answered with, or nil when there is none. Unless look is set, it is nil too when the
+// backend is to be asked with the client's own query, because it had no alias a moment ago.
+func (a *Alias) find(q *incoming, look bool) *alias {
+	if q.record != nil && a.inForce(q.record, q.question) {
+		return &q.record.alias
 	}
 	if q.target != "" {
-		return &alias{target: q.target, zone: a.zones.match(q.name), ttl: noLimit}, nil
+		return &alias{target: q.target, zone: a.zones.match(q.name), ttl: noLimit}
 	}
-	if !had {
-		return nil, nil
+	h := a.held(q.question)
+	switch {
+	case !look && (h == nil || h.alias == nil):
+		return nil
+	case h.goodAt(a.cache.now(), nil):
+		return h.alias
 	}
-	h := a.look(q.question)
-	if h.alias == nil {
-		a.slot(q.spot).answer.Store(nil)
-	}
-	return h.alias, h
+	return a.look(q.question).alias
 }
 
 // inForce reports whether q is answered with r, which its name has: a wildcard stands back where the backend has the name
-// itself. h is what the backend said to that, or nil if it has no say.
-func (a *Alias) inForce(r *record, q question) (h *holding, ok bool) {
+// itself.
+func (a *Alias) inForce(r *record, q question) bool {
 	if !r.wildcard {
-		return nil, true
+		return true
 	}
-	h = a.look(q)
-	return h, !h.late && !h.unable && !h.exists(r.zone)
+	h := a.look(q)
+	return !h.late && !h.unable && !h.exists(r.zone)
 }
 
 // labelled returns the target that the label of target_from gives for name, or "".
@@ -223,7 +215,8 @@ func (a *Alias) passAddress(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 		h := a.lookFrom(q.question, held.m)
 		switch {
 		case h.alias != nil:
-			return a.write(ctx, w, r, a.renew(q, h.alias, h))
+			ans := a.resolve(q.question, h.alias)
+			return a.write(ctx, w, r, &ans)
 		case h.late && a.onFailure != dns.RcodeSuccess: // there may be an alias
 			return a.onFailure, nil
 		case h.late: // and nobody is to remember that there is nothing
@@ -247,23 +240,18 @@ func (a *Alias) completed(ctx context.Context, m *dns.Msg, q *incoming) *dns.Msg
 	if c.links() == 0 || !a.inside(c.end()) {
 		return m
 	}
-	end := incoming{spot: spot{question: question{c.end(), q.qtype}}}
+	end := incoming{question: question{c.end(), q.qtype}}
 	end.record, end.exists = a.records.find(end.name)
-	ans := a.answerTo(&end, true)
-	if ans == nil {
+	ans, ok := a.answerTo(&end, true)
+	if !ok {
 		return m
 	}
-	a.count(ctx, ans)
+	a.count(ctx, &ans)
 	n := *m
 	n.Rcode, n.Ns = ans.rcode, ans.ns
 	n.Answer = slices.DeleteFunc(slices.Clone(m.Answer), func(rr dns.RR) bool { return strings.EqualFold(rr.Header().Name, end.name) })
-	n.Answer = append(n.Answer, ans.answer...)
+	n.Answer = append(n.Answer, addressRecords(end.question, ans.ttl, ans.addrs)...)
 	return &n
-}
-
-// isCurrent reports whether ans is still the answer.
-func (a *Alias) isCurrent(ans *answer) bool {
-	return a.cache.now().Before(ans.until) && ans.generation == a.generation.Load()
 }
 
 // briefly returns a copy of the negative response m that resolvers forget quickly.
@@ -278,117 +266,68 @@ func briefly(m *dns.Msg) *dns.Msg {
 	return &n
 }
 
-// kept returns the answer to q that was made last, or nil.
-func (a *Alias) kept(q *incoming) *answer {
-	if q.record != nil && !q.record.wildcard {
-		return q.record.answers[family(q.qtype)].Load()
-	}
-	if s, ok := a.slots.GetIfPresent(q.spot); ok {
-		return s.answer.Load()
-	}
-	return nil
-}
-
-// renew makes the answer to q, which has al, and keeps it for the next who ask, but no longer than basis is good.
-func (a *Alias) renew(q *incoming, al *alias, basis *holding) *answer {
-	generation := a.generation.Load()
-	ans := a.resolve(q.question, al)
-	ans.alias, ans.generation, ans.until = al, generation, basis.earlier(ans.until)
-	keep := ans
-	switch {
-	case len(ans.answer) > maxKeptRecords:
-		keep = nil
-	case ans.status == miss: // for this time only
-		again := *ans
-		again.status = hit
-		keep = &again
-	}
-	if q.record != nil && !q.record.wildcard {
-		q.record.answers[family(q.qtype)].Store(keep)
-	} else {
-		a.slot(q.spot).answer.Store(keep)
-	}
-	return ans
-}
-
-// answer is what the response to a query consists of. It is shared between queries, and so are its records.
+// answer is what the response to a query consists of. Its addresses are shared, and not changed.
 type answer struct {
-	alias      *alias
-	generation uint32
-	status     status
-	until      time.Time // when it is not current any more
-	rcode      int
-	answer, ns []dns.RR
-
-	expired time.Time // when the TTL of a stale answer ran out
-	cause   *failure  // why it is not a fresh answer, or nil
+	alias  *alias
+	status status
+	rcode  int
+	addrs  []byte        // the addresses one after the other, or none
+	ttl    uint32        // theirs, in seconds
+	ns     []dns.RR      // what goes with none
+	past   time.Duration // how long ago the TTL of a stale answer ran out
+	cause  *failure      // why it is not a fresh answer, or nil
 }
 
 // resolve makes the answer to q from al: out of this server's own data, of what is remembered or an upstream says,
 // and without all these of the backend's own addresses.
-func (a *Alias) resolve(q question, al *alias) *answer {
+func (a *Alias) resolve(q question, al *alias) answer {
 	d, err := a.locate(al.target, q.qtype, al.ttl)
 	ans := a.arrive(q, al, d, err)
-	if ans.until.After(d.until) {
-		ans.until = d.until
-	}
+	ans.alias = al
 	return ans
 }
 
 // arrive makes the answer to q from where al leads to, unless err says why it leads nowhere.
-func (a *Alias) arrive(q question, al *alias, d destination, err error) *answer {
-	now := a.cache.now()
+func (a *Alias) arrive(q question, al *alias, d destination, err error) answer {
 	if err != nil {
 		a.tellOnce("Alias to %s %s fails: %v", al.target, dns.TypeToString[q.qtype], err)
-		return a.fail(q, asFailure(err), now.Add(ownFor))
+		return a.fail(q, asFailure(err))
 	}
-	if d.own != nil {
-		return a.make(q, d.own, miss, a.cache.clamp(d.own.ttl), d.until)
+	if d.own {
+		return a.make(q, d.addrs, hit, a.cache.clamp(d.limit))
 	}
-	e, status := a.cache.get(d.question, d.limit, al.zone)
-	if status != hit { // it may have taken time; a hit is kept by the time before, so that no refresh is missed
-		now = a.cache.now()
+	e, left, status := a.cache.get(d.question, d.limit, al.zone)
+	switch {
+	case status == failed:
+		return a.fail(q, e.cause)
+	case d.links+e.links > maxLinks:
+		return a.fail(q, tooLong())
+	case status == stale || left <= 0:
+		ans := a.make(q, e.addrs, stale, a.staleTTL)
+		ans.past, ans.cause = -left, e.cause
+		return ans
 	}
-	if status == failed {
-		return a.fail(q, e.cause, e.leftAlone(now))
-	}
-	if d.links+e.links > maxLinks {
-		return a.fail(q, tooLong(), now.Add(ownFor))
-	}
-	left := a.cache.left(e, d.limit, now)
-	if status == stale || left <= 0 {
-		return a.makeStale(q, e, now, left)
-	}
-	// Whole seconds of age make the TTL count down, and the answer current until the next of them.
-	ttl := uint32((left + time.Second - 1) / time.Second)
-	until := now.Add(left - time.Duration(ttl-1)*time.Second)
-	return a.make(q, &e.outcome, status, ttl, until)
+	// Whole seconds of age make the TTL count down.
+	return a.make(q, e.addrs, status, uint32((left+time.Second-1)/time.Second))
 }
 
-// make returns the answer with the addresses of o, or without any.
-func (a *Alias) make(q question, o *outcome, s status, ttl uint32, until time.Time) *answer {
-	if len(o.addrs) > 0 {
-		return &answer{status: s, until: until, answer: addressRecords(q, ttl, o.addrs)}
+// make returns the answer with addrs, or without any.
+func (a *Alias) make(q question, addrs []byte, s status, ttl uint32) answer {
+	if len(addrs) > 0 {
+		return answer{status: s, addrs: addrs, ttl: ttl}
 	}
 	if s != stale {
 		s, ttl = nodata, noLimit
 	}
-	return &answer{status: s, until: until, ns: a.authority(q, ttl)}
-}
-
-// makeStale returns the answer with what e remembers, past its TTL.
-func (a *Alias) makeStale(q question, e *entry, now time.Time, left time.Duration) *answer {
-	ans := a.make(q, &e.outcome, stale, a.staleTTL, e.leftAlone(now))
-	ans.expired, ans.cause = now.Add(left), e.cause
-	return ans
+	return answer{status: s, ns: a.authority(q, ttl)}
 }
 
 // fail returns what a client gets when the lookup failed and nothing is remembered.
-func (a *Alias) fail(q question, cause *failure, until time.Time) *answer {
+func (a *Alias) fail(q question, cause *failure) answer {
 	if addrs, ttl := a.look(q).addresses(q); len(addrs) > 0 {
-		return &answer{status: fallback, until: until, answer: addressRecords(q, ttl, addrs), cause: cause}
+		return answer{status: fallback, addrs: addrs, ttl: ttl, cause: cause}
 	}
-	ans := &answer{status: failed, until: until, rcode: a.onFailure, cause: cause}
+	ans := answer{status: failed, rcode: a.onFailure, cause: cause}
 	if a.onFailure == dns.RcodeSuccess {
 		ans.ns = a.authority(q, maxEmptyTTL)
 	}
@@ -406,20 +345,40 @@ func (a *Alias) authority(q question, limit uint32) []dns.RR {
 	return []dns.RR{soa}
 }
 
-// addressRecords returns the address records of q.name.
+// addressRecords returns the address records of q.name, which take one piece of memory.
 func addressRecords(q question, ttl uint32, addrs []byte) []dns.RR {
+	if len(addrs) == 0 {
+		return nil
+	}
 	size := addrLen(q.qtype)
-	rrs := make([]dns.RR, len(addrs)/size)
+	rrs := make([]dns.RR, 0, len(addrs)/size)
 	hdr := dns.RR_Header{Name: q.name, Rrtype: q.qtype, Class: dns.ClassINET, Ttl: ttl}
-	for i := range rrs {
-		ip := net.IP(addrs[i*size : (i+1)*size : (i+1)*size])
-		if q.qtype == dns.TypeA {
-			rrs[i] = &dns.A{Hdr: hdr, A: ip}
-		} else {
-			rrs[i] = &dns.AAAA{Hdr: hdr, AAAA: ip}
+	if q.qtype == dns.TypeA {
+		as := make([]dns.A, cap(rrs))
+		for ip := range slices.Chunk(addrs, size) {
+			a := &as[len(rrs)]
+			a.Hdr, a.A = hdr, ip
+			rrs = append(rrs, a)
 		}
+		return rrs
+	}
+	as := make([]dns.AAAA, cap(rrs))
+	for ip := range slices.Chunk(addrs, size) {
+		a := &as[len(rrs)]
+		a.Hdr, a.AAAA = hdr, ip
+		rrs = append(rrs, a)
 	}
 	return rrs
+}
+
+// write sends ans as the response to r.
+func (a *Alias) write(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, ans *answer) (int, error) {
+	server := a.count(ctx, ans)
+	if a.packs && isPlain(server) && writePacked(w, r, ans) {
+		return dns.RcodeSuccess, nil
+	}
+	w.WriteMsg(response(r, ans))
+	return dns.RcodeSuccess, nil
 }
 
 // message is a response in one piece of memory.
@@ -428,9 +387,8 @@ type message struct {
 	question [1]dns.Question
 }
 
-// write sends ans as the response to r.
-func (a *Alias) write(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, ans *answer) (int, error) {
-	a.count(ctx, ans)
+// response returns ans as the response to r.
+func response(r *dns.Msg, ans *answer) *dns.Msg {
 	m := new(message)
 	m.question[0] = r.Question[0]
 	m.Msg.Question = m.question[:]
@@ -440,21 +398,20 @@ func (a *Alias) write(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, ans
 	m.RecursionDesired = r.RecursionDesired
 	m.CheckingDisabled = r.CheckingDisabled
 	m.Rcode = ans.rcode
-	m.Answer = ans.answer
+	state := request.Request{Req: r}
+	m.Answer = addressRecords(question{state.Name(), state.QType()}, ans.ttl, ans.addrs)
 	m.Ns = ans.ns
-	if ans.status == stale || ans.cause != nil {
-		m.Extra = explain(r, ans)
+	if ede := ans.error(); ede != nil && r.IsEdns0() != nil {
+		m.Extra = []dns.RR{&dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}, Option: []dns.EDNS0{ede}}}
 	}
-	w.WriteMsg(&m.Msg)
-	return dns.RcodeSuccess, nil
+	return &m.Msg
 }
 
-// explain returns the Extended DNS Error (RFC 8914) that says why ans is not fresh, when the query carries EDNS.
-func explain(r *dns.Msg, ans *answer) []dns.RR {
-	if r.IsEdns0() == nil {
+// error returns the Extended DNS Error (RFC 8914) that says why ans is not fresh, or nil if it is.
+func (ans *answer) error() *dns.EDNS0_EDE {
+	if ans.status != stale && ans.cause == nil {
 		return nil
 	}
-	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
 	ede := new(dns.EDNS0_EDE)
 	if ans.cause != nil {
 		ede.InfoCode, ede.ExtraText = ans.cause.ede, "alias target: "+ans.cause.outcome
@@ -462,20 +419,22 @@ func explain(r *dns.Msg, ans *answer) []dns.RR {
 	if ans.status == stale {
 		ede.InfoCode = dns.ExtendedErrorCodeStaleAnswer
 	}
-	opt.Option = []dns.EDNS0{ede}
-	return []dns.RR{opt}
+	return ede
 }
 
-// count tells the metrics and the metadata about ans.
-func (a *Alias) count(ctx context.Context, ans *answer) {
-	a.counters(vantage{metrics.WithServer(ctx), ans.alias.zone})[ans.status].Inc()
+// count tells the metrics and the metadata about ans, and returns the address of the server that it is counted for.
+func (a *Alias) count(ctx context.Context, ans *answer) (server string) {
+	server = metrics.WithServer(ctx)
+	a.counters(vantage{server, ans.alias.zone})[ans.status].Inc()
 	if ans.status == stale {
-		staleAge.Observe(a.cache.now().Sub(ans.expired).Seconds())
+		staleAge.Observe(ans.past.Seconds())
 	}
 	if metadata.ValueFuncs(ctx) != nil {
-		metadata.SetValueFunc(ctx, "alias/target", func() string { return ans.alias.target })
-		metadata.SetValueFunc(ctx, "alias/status", func() string { return ans.status.String() })
+		target, status := ans.alias.target, ans.status
+		metadata.SetValueFunc(ctx, "alias/target", func() string { return target })
+		metadata.SetValueFunc(ctx, "alias/status", func() string { return status.String() })
 	}
+	return server
 }
 
 // counters returns the counters of v. There are as many vantages as servers and zones.

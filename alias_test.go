@@ -442,20 +442,27 @@ func TestBackendUnchanged(t *testing.T) {
 	}
 }
 
-// dnssec and others append to what they get; another client's answer must not show it.
-func TestAnswersAreClipped(t *testing.T) {
+// Plugins change what they get; another client's answer must not show it.
+func TestAnswersAreClientsOwn(t *testing.T) {
 	up := fake.New(t, good)
 	a, _ := newAlias(t, "example.org", "record @ target.example\nrecord x none.example\nupstream "+up.Addr, zoneFile(t, nil))
 	for _, name := range []string{"example.org.", "x.example.org."} {
 		query(t, a, name, dns.TypeA)
-		m, again := query(t, a, name, dns.TypeA), query(t, a, name, dns.TypeA)
+		m := query(t, a, name, dns.TypeA)
+		want := m.Copy()
 		for _, section := range [][]dns.RR{m.Answer, m.Ns} {
-			if len(section) != cap(section) {
-				t.Errorf("%s: a section of %d records has room for %d", name, len(section), cap(section))
+			_ = append(section, new(dns.RRSIG)) // dnssec
+			for _, rr := range section {
+				rr.Header().Name, rr.Header().Ttl = "else.example.", 7 // rewrite
+				if a, ok := rr.(*dns.A); ok {
+					_ = append(a.A, 1)
+				}
 			}
 		}
-		if len(m.Answer) > 0 && &m.Answer[0] != &again.Answer[0] {
-			t.Errorf("%s: the records were made twice in a second", name)
+		again := query(t, a, name, dns.TypeA)
+		again.Id = want.Id
+		if diff := cmp.Diff(want.String(), again.String()); diff != "" {
+			t.Errorf("%s (-before +after):\n%s", name, diff)
 		}
 	}
 }

@@ -145,12 +145,15 @@ func (r reply) soa(name string) *dns.SOA {
 	if r.m == nil {
 		return nil
 	}
-	for _, section := range [][]dns.RR{r.m.Answer, r.m.Ns} {
-		if soa := soaFor(section, name); soa != nil {
-			return dns.Copy(soa).(*dns.SOA)
-		}
+	soa := soaFor(r.m.Answer, name)
+	if soa == nil {
+		soa = soaFor(r.m.Ns, name)
 	}
-	return nil
+	if soa == nil {
+		return nil
+	}
+	own := *soa
+	return &own
 }
 
 // soa returns a copy of the SOA record of the backend's zone that the name of q is in, with the serial number that leaves,
@@ -165,11 +168,9 @@ func (a *Alias) soa(q question) *dns.SOA {
 
 func (a *Alias) backendSOA(q question) *dns.SOA {
 	name := q.name
-	if s, ok := a.slots.GetIfPresent(spot{question: q}); ok {
-		if h := s.holding.Load(); h.goodAt(a.cache.now(), nil) {
-			if soa := h.soa(name); soa != nil {
-				return soa
-			}
+	if h := a.held(q); h.goodAt(a.cache.now(), nil) {
+		if soa := h.soa(name); soa != nil {
+			return soa
 		}
 	}
 	h := a.look(question{name, dns.TypeSOA})
@@ -194,26 +195,27 @@ type holding struct {
 	until time.Time
 }
 
-// slot is what is known for the moment of a question about a name that has no record of its own.
+// slot is for what the backend said to a question.
 type slot struct {
-	answer  atomic.Pointer[answer]  // what the last query was answered with
-	holding atomic.Pointer[holding] // what the backend said last
+	holding atomic.Pointer[holding] // the last
 	asking  sync.Mutex              // held by the one who asks the backend
 }
 
-// spot is what a slot is found by.
-type spot struct {
-	question
-	target string // what target_from says, or ""
-}
-
-// slot returns the slot at p.
-func (a *Alias) slot(p spot) *slot {
-	if s, ok := a.slots.GetIfPresent(p); ok {
+// slot returns the slot of q.
+func (a *Alias) slot(q question) *slot {
+	if s, ok := a.slots.GetIfPresent(q); ok {
 		return s
 	}
-	s, _ := a.slots.SetIfAbsent(p, new(slot))
+	s, _ := a.slots.SetIfAbsent(q, new(slot))
 	return s
+}
+
+// held returns what the backend said to q last, be it good or not any more, or nil.
+func (a *Alias) held(q question) *holding {
+	if s, ok := a.slots.GetIfPresent(q); ok {
+		return s.holding.Load()
+	}
+	return nil
 }
 
 // look returns what the backend has for q. However many want to know, it is asked once, and then not for ownFor, or for
@@ -222,7 +224,7 @@ func (a *Alias) look(q question) *holding { return a.lookFrom(q, nil) }
 
 // lookFrom is look for the one who has got said from the backend this moment, unless that is nil.
 func (a *Alias) lookFrom(q question, said *dns.Msg) *holding {
-	s := a.slot(spot{question: q})
+	s := a.slot(q)
 	if h := s.holding.Load(); h.goodAt(a.cache.now(), said) {
 		return h
 	}
@@ -263,14 +265,6 @@ func (h *holding) goodAt(now time.Time, said *dns.Msg) bool {
 		return false
 	}
 	return said == nil || h.alias != nil || h.m != nil && isNodata(h.m) == isNodata(said)
-}
-
-// earlier returns until when h is good, but no later than t. h is nil for what is always good.
-func (h *holding) earlier(t time.Time) time.Time {
-	if h != nil && h.until.Before(t) {
-		return h.until
-	}
-	return t
 }
 
 // validFor returns how long h is good.

@@ -75,18 +75,6 @@ func (l lifetime) left(e *entry, limit uint32, now time.Time) time.Duration {
 
 func (e *entry) failing() bool { return e.failures > 0 }
 
-// leftAlone returns until when an answer that is not fresh is good, because the target is known to fail: a second, or
-// until somebody is to ask it again.
-func (e *entry) leftAlone(now time.Time) time.Time {
-	if !now.Before(e.retry) {
-		return now
-	}
-	if soon := now.Add(time.Second); soon.Before(e.retry) {
-		return soon
-	}
-	return e.retry
-}
-
 // nothing stands for no entry.
 var nothing = new(entry)
 
@@ -158,23 +146,23 @@ func (c *cache) stop() {
 	c.wg.Wait()
 }
 
-// get returns the answer to q, and whether it was remembered (hit), had to be looked up (miss) or is stale. With
-// failed the entry says why. limit is the TTL of the record, zone the zone it is in, for the metrics.
-func (c *cache) get(q question, limit uint32, zone string) (*entry, status) {
+// get returns the answer to q, what is left of its TTL, and whether it was remembered (hit), had to be looked up (miss) or
+// is stale. With failed the entry says why. limit is the TTL of the record, zone the zone it is in, for the metrics.
+func (c *cache) get(q question, limit uint32, zone string) (e *entry, left time.Duration, s status) {
 	now := c.now()
-	e := c.memory.load(q)
-	left := c.left(e, limit, now)
+	e = c.memory.load(q)
+	left = c.left(e, limit, now)
 	switch {
 	case e.answered && left > 0:
 		if left <= c.ahead(e, limit) && !now.Before(e.retry) {
 			c.refresh(q, zone, e)
 		}
-		return e, hit
+		return e, left, hit
 	case e.failing() && now.Before(e.retry):
 		return c.makeDo(e, left)
 	case e.failing() && c.usable(e, left):
 		c.refresh(q, zone, e)
-		return e, stale
+		return e, left, stale
 	}
 	return c.lookup(q, limit, zone, e)
 }
@@ -190,16 +178,16 @@ func (c *cache) usable(e *entry, left time.Duration) bool {
 }
 
 // makeDo returns e without asking anybody.
-func (c *cache) makeDo(e *entry, left time.Duration) (*entry, status) {
+func (c *cache) makeDo(e *entry, left time.Duration) (*entry, time.Duration, status) {
 	if c.usable(e, left) {
-		return e, stale
+		return e, left, stale
 	}
-	return e, failed
+	return e, left, failed
 }
 
 // lookup waits for an answer from upstream and makes do with e if there is none. A query that finds somebody
 // else's lookup under way and has a stale answer at hand waits a moment only.
-func (c *cache) lookup(q question, limit uint32, zone string, e *entry) (*entry, status) {
+func (c *cache) lookup(q question, limit uint32, zone string, e *entry) (*entry, time.Duration, status) {
 	left := c.left(e, limit, c.now())
 	usable := c.usable(e, left)
 	f, first := c.fly(q, zone, e, c.attempts(usable), c.lookups)
@@ -212,13 +200,14 @@ func (c *cache) lookup(q question, limit uint32, zone string, e *entry) (*entry,
 		return c.makeDo(&busy, left)
 	}
 	if usable && !first && !f.within(c.grace) {
-		return e, stale
+		return e, left, stale
 	}
 	<-f.done
+	left = c.left(f.entry, limit, c.now())
 	if f.entry.failing() {
-		return c.makeDo(f.entry, c.left(f.entry, limit, c.now()))
+		return c.makeDo(f.entry, left)
 	}
-	return f.entry, miss
+	return f.entry, left, miss
 }
 
 // within waits for f until it has taken as long as grace, and reports whether it is done.

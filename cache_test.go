@@ -302,7 +302,7 @@ func TestOneLookup(t *testing.T) {
 		var got [statuses]atomic.Int32
 		for range 10_000 {
 			wg.Go(func() {
-				_, status := a.cache.get(target, noLimit, "example.org.")
+				_, _, status := a.cache.get(target, noLimit, "example.org.")
 				got[status].Add(1)
 			})
 		}
@@ -320,7 +320,7 @@ func TestOneLookup(t *testing.T) {
 func TestLateToTheLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		a.cache.get(target, noLimit, "example.org.")
-		e, status := a.cache.lookup(target, noLimit, "example.org.", nothing)
+		e, _, status := a.cache.lookup(target, noLimit, "example.org.", nothing)
 		if status != miss || len(e.addrs) == 0 || r.lookups() != 1 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
@@ -335,9 +335,9 @@ func TestLateToTheLookup(t *testing.T) {
 // What was evicted while a query looked at it is looked up.
 func TestEvictedMeanwhile(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		e, _ := a.cache.get(target, noLimit, "example.org.")
+		e, _, _ := a.cache.get(target, noLimit, "example.org.")
 		a.cache.memory.answers.Invalidate(target)
-		if e, status := a.cache.lookup(target, noLimit, "example.org.", e); status != miss || len(e.addrs) == 0 || r.lookups() != 2 {
+		if e, _, status := a.cache.lookup(target, noLimit, "example.org.", e); status != miss || len(e.addrs) == 0 || r.lookups() != 2 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
 	})
@@ -422,7 +422,7 @@ func TestMaxConcurrent(t *testing.T) {
 		var got [statuses]atomic.Int32
 		for i := range 10 {
 			wg.Go(func() {
-				e, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "")
+				e, _, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "")
 				got[status].Add(1)
 				if status == failed && e.cause.outcome != "overload" {
 					t.Errorf("failed with %v", e.cause)
@@ -435,7 +435,7 @@ func TestMaxConcurrent(t *testing.T) {
 		}
 		r.delay = 0
 		for i := range 10 {
-			if _, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, ""); status == failed {
+			if _, _, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, ""); status == failed {
 				t.Errorf("t%d still fails", i)
 			}
 		}
@@ -463,7 +463,7 @@ func TestBackgroundLeavesRoom(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 6 {
 			wg.Go(func() {
-				if _, status := a.cache.get(name(100+i), noLimit, ""); status != miss {
+				if _, _, status := a.cache.get(name(100+i), noLimit, ""); status != miss {
 					t.Errorf("client %d: %s", i, status)
 				}
 			})
@@ -490,13 +490,13 @@ func TestCacheSize(t *testing.T) {
 func TestPanicInLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		a.cache.resolve = func(context.Context, question, int) (outcome, error) { panic("lookup") }
-		e, status := a.cache.get(target, noLimit, "")
+		e, _, status := a.cache.get(target, noLimit, "")
 		if status != failed || e.cause.outcome != "error" {
 			t.Errorf("%s: %v", status, e.cause)
 		}
 		a.cache.resolve = r.resolve
 		time.Sleep(minBackoff)
-		if _, status := a.cache.get(target, noLimit, ""); status != miss {
+		if _, _, status := a.cache.get(target, noLimit, ""); status != miss {
 			t.Errorf("after the panic: %s", status)
 		}
 	})
@@ -600,7 +600,7 @@ func TestPopularNamesSurviveFlood(t *testing.T) {
 			inBubble(t, "cache_size 200", func(t *testing.T, a *Alias, r *fakeResolver) {
 				others, lost := 0, make(map[int]int)
 				get := func(format string, i int) *entry {
-					e, _ := a.cache.get(question{fmt.Sprintf(format, i), dns.TypeA}, noLimit, "example.org.")
+					e, _, _ := a.cache.get(question{fmt.Sprintf(format, i), dns.TypeA}, noLimit, "example.org.")
 					return e
 				}
 				seconds := func(n, perSecond int) {

@@ -155,7 +155,7 @@ func (a *Alias) primeRecord(r *record, qtype uint16, property func(*entry) bool)
 	switch {
 	case err != nil: // and so it will be until the Corefile or the zone changes
 		a.tellOnce("Alias to %s %s fails: %v", r.target, dns.TypeToString[qtype], err)
-	case d.own == nil && property(a.cache.memory.load(d.question)):
+	case !d.own && property(a.cache.memory.load(d.question)):
 		a.cache.await(a.cache.ctx, d.question, d.limit, r.zone)
 	}
 }

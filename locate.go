@@ -10,27 +10,27 @@ import (
 // destination is where a target leads to inside ZONES: to a name outside, that an upstream knows about, or to data
 // of this server.
 type destination struct {
-	question           // what to ask upstream, unless own is set
-	limit    uint32    // the smallest TTL on the way
-	links    int       // how many links there are to it
-	own      *outcome  // what this server's own data says
-	until    time.Time // until when the way is known to be this
+	question        // what to ask upstream, unless own is set
+	limit    uint32 // the smallest TTL on the way
+	links    int    // how many links there are to it
+	own      bool   // this server's own data says it
+	addrs    []byte // what that says
 }
-
-// maxKept is how long an answer may be kept at most.
-const maxKept = time.Hour
 
 // locate follows target as long as it is inside ZONES, through aliases and through the backend's CNAMEs. limit is the TTL
 // of the alias. The error is a *failure: a cycle, a chain that is too long, or a backend that is too slow.
 func (a *Alias) locate(target string, qtype uint16, limit uint32) (destination, error) {
+	d := destination{question: question{target, qtype}, limit: limit}
+	if !a.inside(target) {
+		return d, nil
+	}
 	c := newChain(target)
-	d := destination{limit: limit, until: a.cache.now().Add(maxKept)}
 	for began := time.Now(); a.inside(c.end()); {
 		if time.Since(began) > 2*a.upstreams.timeout || a.cache.ctx.Err() != nil {
 			return d, networkFailure("timeout", errors.New("the next plugins are too slow"))
 		}
 		name := c.end()
-		if err := a.advance(&d, c, qtype); err != nil || d.own != nil {
+		if err := a.advance(&d, c, qtype); err != nil || d.own {
 			return d, err
 		}
 		if c.end() == name {
@@ -45,13 +45,12 @@ func (a *Alias) locate(target string, qtype uint16, limit uint32) (destination, 
 func (a *Alias) advance(d *destination, c *chain, qtype uint16) error {
 	q := question{c.end(), qtype}
 	if r, _ := a.records.find(q.name); r != nil {
-		if h, ok := a.inForce(r, q); ok {
-			d.limit, d.until = min(d.limit, r.ttl), h.earlier(d.until)
+		if a.inForce(r, q) {
+			d.limit = min(d.limit, r.ttl)
 			return c.extend(r.target)
 		}
 	}
 	h := a.look(q)
-	d.until = h.earlier(d.until)
 	if !h.own() {
 		return nil
 	}
@@ -61,13 +60,13 @@ func (a *Alias) advance(d *destination, c *chain, qtype uint16) error {
 	case err != nil:
 		return err
 	case len(addrs) > 0:
-		d.own = &outcome{addrs: addrs, ttl: d.limit}
+		d.own, d.addrs = true, addrs
 	case c.end() != q.name:
 	case h.alias != nil:
 		d.limit = min(d.limit, h.alias.ttl)
 		return c.extend(h.alias.target)
 	case h.m.Rcode == dns.RcodeSuccess, h.m.Rcode == dns.RcodeNameError:
-		d.own = new(outcome)
+		d.own = true
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package alias
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/coredns/coredns/core/dnsserver"
@@ -12,7 +13,7 @@ import (
 func init() {
 	clog.Discard()
 	dnsserver.Quiet = true
-	dnsserver.Directives = append([]string{"alias"}, dnsserver.Directives...)
+	dnsserver.Directives = slices.Insert(dnsserver.Directives, slices.Index(dnsserver.Directives, "transfer")+1, "alias")
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -203,7 +203,7 @@ func TestRestoredAge(t *testing.T) {
 			if left := c.left(e, noLimit, wall); left != test.left {
 				t.Errorf("%s left, want %s", left, test.left)
 			}
-			if _, s := c.get(target, noLimit, ""); s != test.status {
+			if _, _, s := c.get(target, noLimit, ""); s != test.status {
 				t.Errorf("status %s, want %s", s, test.status)
 			}
 			c.stop()
@@ -333,27 +333,6 @@ func TestLargeAnswersWeighMore(t *testing.T) {
 	runtime.KeepAlive(c)
 }
 
-// Nor does an answer with many addresses stay at each name that has the target.
-func TestLargeAnswerIsNotKept(t *testing.T) {
-	var zone []string
-	for i := range maxKeptRecords + 1 {
-		zone = append(zone, fmt.Sprintf("target.example. 300 IN A 192.0.2.%d", i))
-	}
-	up := fake.New(t, fake.Zone(append(zone, "small.example. 300 IN A 192.0.2.1")...))
-	a, _ := newAlias(t, "example.org", "record @ target.example\nrecord *.wild target.example\nrecord small small.example\nupstream "+up.Addr, zoneFile(t, nil))
-	for _, name := range []string{"example.org.", "x.wild.example.org.", "small.example.org."} {
-		m := query(t, a, name, dns.TypeA)
-		q := &incoming{spot: spot{question: question{name, dns.TypeA}}}
-		q.record, _ = a.records.find(name)
-		if kept := a.kept(q); (kept == nil) != (len(m.Answer) > maxKeptRecords) {
-			t.Errorf("%s: %d records, kept: %v", name, len(m.Answer), kept != nil)
-		}
-	}
-	if n := up.AskedAll(); n != 2 {
-		t.Errorf("asked %d times", n)
-	}
-}
-
 // A file that cannot be used keeps nothing from being served.
 func TestUnusableFile(t *testing.T) {
 	dir := t.TempDir()
@@ -432,7 +411,7 @@ func TestRestoredDuringLookup(t *testing.T) {
 			c.memory.Restore(recordKey(target), c.memory.recordValue(old))
 			return outcome{}, errDown
 		}
-		if _, s := c.get(target, noLimit, ""); s != test.want || !c.memory.load(target).failing() {
+		if _, _, s := c.get(target, noLimit, ""); s != test.want || !c.memory.load(target).failing() {
 			t.Errorf("stale %s: status %s, failing %v", test.stale, s, c.memory.load(target).failing())
 		}
 		c.stop()

@@ -306,9 +306,7 @@ func (p *primary) scan(ctx context.Context, z *outgoing) error {
 		}
 	}
 	slices.SortFunc(xs, func(a, b *expansion) int { return strings.Compare(a.owner, b.owner) })
-	if z.replace(xs, s, p.a.cache.now()) {
-		p.a.generation.Add(1)
-	}
+	z.replace(xs, s, p.a.cache.now())
 	return nil
 }
 
@@ -437,18 +435,12 @@ func (p *primary) follow() {
 	now := p.a.cache.now()
 	for _, z := range p.all() {
 		if z.turn() {
-			p.announce(z)
+			p.notifier.notify(z.name)
 		}
 		if due := z.dueBy(now); len(due) > 0 {
 			p.wg.Go(func() { p.resolve(z, due) })
 		}
 	}
-}
-
-// announce tells the secondaries of z that it has changed.
-func (p *primary) announce(z *outgoing) {
-	p.a.generation.Add(1) // negative answers have the serial number
-	p.notifier.notify(z.name)
 }
 
 // resolve looks up the addresses of expansions, unless they are fresh. It returns when all are.
@@ -490,10 +482,10 @@ func (a *Alias) lookupFor(ctx context.Context, x *expansion, first bool) (addrs 
 	switch {
 	case err != nil:
 		return nil, 0, due, err
-	case d.own != nil && first: // and what the zone says about it is from a moment before, maybe
-		return d.own.addrs, a.cache.clamp(d.own.ttl), a.cache.now().Add(ownFor), nil
-	case d.own != nil:
-		return d.own.addrs, a.cache.clamp(d.own.ttl), due, nil
+	case d.own && first: // and what the zone says about it is from a moment before, maybe
+		return d.addrs, a.cache.clamp(d.limit), a.cache.now().Add(ownFor), nil
+	case d.own:
+		return d.addrs, a.cache.clamp(d.limit), due, nil
 	}
 	e := a.cache.await(ctx, d.question, d.limit, x.alias.zone)
 	now := a.cache.now()
@@ -601,9 +593,8 @@ func (z *outgoing) upToDate(own uint32) bool {
 	return z.scanned && z.asOf == own
 }
 
-// replace sets the expansions, which are those of the zone as it was read. It reports whether the serial number that
-// leaves has changed.
-func (z *outgoing) replace(xs []*expansion, s *reading, now time.Time) bool {
+// replace sets the expansions, which are those of the zone as it was read.
+func (z *outgoing) replace(xs []*expansion, s *reading, now time.Time) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if z.signed, z.aliased, z.gone = s.signed, s.aliased, false; z.signed {
@@ -625,11 +616,9 @@ func (z *outgoing) replace(xs []*expansion, s *reading, now time.Time) bool {
 		z.changed = true
 	}
 	z.expansions, z.scanned, z.seen, z.asOf = xs, true, true, s.serial
-	if len(xs) == 0 || z.ahead != 0 {
-		return false
+	if len(xs) > 0 && z.ahead == 0 {
+		z.ahead = max(clockOf(now), 1)
 	}
-	z.ahead = max(clockOf(now), 1)
-	return true
 }
 
 // clear drops what is known of a zone that has gone.

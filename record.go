@@ -2,7 +2,6 @@ package alias
 
 import (
 	"strings"
-	"sync/atomic"
 
 	"github.com/miekg/dns"
 )
@@ -19,18 +18,6 @@ type record struct {
 	alias
 	owner    string // lower case, fully qualified; "*.…" for a wildcard
 	wildcard bool
-
-	// What A and AAAA queries for owner are answered with in this second, by family. For a wildcard it depends on
-	// the name that was asked for, and is kept elsewhere.
-	answers [2]atomic.Pointer[answer]
-}
-
-// family returns the place of the address type in a record's answers.
-func family(qtype uint16) int {
-	if qtype == dns.TypeA {
-		return 0
-	}
-	return 1
 }
 
 // zones is the set of zones that the plugin applies to, lower case and fully qualified.

@@ -255,11 +255,21 @@ func negativeTTL(soa *dns.SOA) uint32 {
 // soaFor returns the SOA record in rrs of a zone that name is in, or nil.
 func soaFor(rrs []dns.RR, name string) *dns.SOA {
 	for _, rr := range rrs {
-		if soa, ok := rr.(*dns.SOA); ok && dns.IsSubDomain(soa.Hdr.Name, name) {
+		if soa, ok := rr.(*dns.SOA); ok && encloses(soa.Hdr.Name, name) {
 			return soa
 		}
 	}
 	return nil
+}
+
+// encloses is dns.IsSubDomain, without its allocations.
+func encloses(zone, name string) bool {
+	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
+		if strings.EqualFold(name[off:], zone) {
+			return true
+		}
+	}
+	return zone == "."
 }
 
 func cnameOf(rrs []dns.RR, name string) *dns.CNAME {

@@ -88,6 +88,7 @@ func setup(c *caddy.Controller) error {
 		started := caddy.Instances()
 		a.instance = started[len(started)-1]
 		a.signs = block.Handler("dnssec") != nil
+		a.packs = packable(block)
 		if err := cfg.checkBlock(block); err != nil {
 			return plugin.Error("alias", err)
 		}
@@ -586,7 +587,7 @@ func (cfg *config) build() *Alias {
 		share:     &share{size: cfg.size},
 		cache:     cfg.buildCache(us.resolve),
 		asks:      semaphore.NewWeighted(int64(cfg.concurrent)),
-		slots:     otter.Must(&otter.Options[spot, *slot]{MaximumSize: cfg.size}),
+		slots:     otter.Must(&otter.Options[question, *slot]{MaximumSize: cfg.size}),
 
 		staleTTL:   cfg.staleTTL,
 		onFailure:  cfg.onFailure,

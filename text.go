@@ -36,7 +36,7 @@ func (a *Alias) withText(m *dns.Msg, q *incoming) *dns.Msg {
 	}
 	whole := *q // of either family
 	whole.qtype = rdata.TypeALIAS
-	al, _ := a.find(&whole, m.Authoritative)
+	al := a.find(&whole, m.Authoritative)
 	if al == nil || !a.signs && a.look(whole.question).signer() != "" {
 		return m
 	}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Servers run on one core, and all else on the other.
+const (
+	serverCore = "0"
+	clientCore = "1"
+)
+
+// packages are what Debian has to have installed.
+var packages = []string{"dnsperf", "unbound", "pdns-server", "pdns-backend-bind"}
+
+// bench is one run of measurements.
+type bench struct {
+	ctx     context.Context
+	dir     string // for all files
+	rounds  int
+	length  time.Duration // of each measurement
+	coredns string        // path of the built server
+	servers []*server
+}
+
+// server is a process that answers at addr.
+type server struct {
+	*exec.Cmd
+	addr    string
+	startup time.Duration // from the start to the first answer
+	ended   chan struct{}
+}
+
+// install installs the packages that are missing.
+func (b *bench) install() error {
+	var missing []string
+	for _, p := range packages {
+		out, _ := exec.CommandContext(b.ctx, "dpkg-query", "-W", "-f", "${Status}", p).Output()
+		if string(out) != "install ok installed" {
+			missing = append(missing, p)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := b.run(nil, "apt-get", "update"); err != nil {
+		return err
+	}
+	args := append([]string{"install", "-y", "--no-install-recommends"}, missing...)
+	return b.run([]string{"DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"}, "apt-get", args...)
+}
+
+// build builds a command of this module and returns its path.
+func (b *bench) build(pkg string) (string, error) {
+	path := filepath.Join(b.dir, filepath.Base(pkg))
+	return path, b.run(nil, "go", "build", "-o", path, pkg)
+}
+
+// run runs a program; what it prints is in the error.
+func (b *bench) run(env []string, program string, args ...string) error {
+	cmd := exec.CommandContext(b.ctx, program, args...) // #nosec G204 -- named here
+	cmd.Env = append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
+
+// write writes a file and returns its path.
+func (b *bench) write(name, text string) (string, error) {
+	path := filepath.Join(b.dir, name)
+	return path, os.WriteFile(path, []byte(text), 0o600)
+}
+
+// launch starts a program pinned to a core, and returns when it answers the question for the addresses of probe at addr.
+func (b *bench) launch(core, addr, probe string, env []string, program string, args ...string) (*server, error) {
+	s := &server{addr: addr, ended: make(chan struct{})}
+	s.Cmd = exec.CommandContext(b.ctx, "taskset", append([]string{"-c", core, program}, args...)...) // #nosec G204 -- named here
+	s.Env, s.Dir = append(os.Environ(), env...), b.dir
+	out := new(bytes.Buffer)
+	s.Stdout, s.Stderr = out, out
+	s.Cancel = func() error { return s.Process.Signal(syscall.SIGTERM) }
+	s.WaitDelay = 30 * time.Second
+	began := time.Now()
+	if err := s.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(s.ended)
+		s.Wait()
+	}()
+	b.servers = append(b.servers, s)
+	for time.Since(began) < 5*time.Minute {
+		if m, err := ask(addr, probe); err == nil && m.Rcode == dns.RcodeSuccess && len(m.Answer) > 0 {
+			s.startup = time.Since(began)
+			return s, nil
+		}
+		select {
+		case <-s.ended:
+			return nil, fmt.Errorf("%s ended: %s\n%s", s.Cmd, s.ProcessState, out)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil, fmt.Errorf("%s does not answer", s.Cmd)
+}
+
+// launchCoreDNS starts the built server with this Corefile, in which PORT is to stand for the port.
+func (b *bench) launchCoreDNS(name, probe, corefile string) (*server, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	path, err := b.write(name+".corefile", strings.ReplaceAll(corefile, "PORT", port))
+	if err != nil {
+		return nil, err
+	}
+	return b.launch(serverCore, addr, probe, nil, b.coredns, "-conf", path, "-quiet")
+}
+
+// stop ends s and waits for it.
+func (b *bench) stop(s *server) {
+	s.Process.Signal(syscall.SIGTERM)
+	<-s.ended
+	b.servers = slices.DeleteFunc(b.servers, func(other *server) bool { return other == s })
+}
+
+// stopAll ends what still runs.
+func (b *bench) stopAll() {
+	for len(b.servers) > 0 {
+		b.stop(b.servers[0])
+	}
+}
+
+// resident returns the resident memory of s, in octets.
+func (s *server) resident() (int, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	kB, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	n, err := strconv.Atoi(kB)
+	return n << 10, err
+}
+
+// throughput returns how many queries of the file s answers a second. They must all be answered, with NOERROR.
+func (b *bench) throughput(s *server, queries string, options ...string) (float64, error) {
+	host, port, _ := net.SplitHostPort(s.addr)
+	args := []string{"-c", clientCore, "dnsperf", "-s", host, "-p", port, "-d", queries,
+		"-l", strconv.Itoa(int(b.length.Seconds())), "-c", "1", "-T", "1", "-q", "100"}
+	cmd := exec.CommandContext(b.ctx, "taskset", append(args, options...)...) // #nosec G204 -- named here
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	report := make(map[string]string)
+	for line := range strings.Lines(string(out)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		report[key] = strings.TrimSpace(value)
+	}
+	if codes := report["Response codes"]; !strings.HasSuffix(codes, "(100.00%)") || !strings.HasPrefix(codes, "NOERROR") {
+		return 0, fmt.Errorf("%s: response codes %q\n%s", cmd, codes, out)
+	}
+	return strconv.ParseFloat(report["Queries per second"], 64)
+}
+
+// ask asks for the A records of name.
+func ask(addr, name string) (*dns.Msg, error) {
+	client := dns.Client{Timeout: 5 * time.Second}
+	m, _, err := client.Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), addr)
+	return m, err
+}
+
+// freeAddr returns an address of this machine whose port is free for UDP and TCP.
+func freeAddr() (string, error) {
+	for range 10 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		p, err := net.ListenPacket("udp", l.Addr().String())
+		l.Close()
+		if err == nil {
+			p.Close()
+			return l.Addr().String(), nil
+		}
+	}
+	return "", fmt.Errorf("no port is free for both UDP and TCP")
+}

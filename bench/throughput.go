@@ -1,0 +1,299 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// The zones of the contestants are named after the number of addresses of their apex.
+var (
+	addressCounts = []int{1, 2, 16}
+	zoneName      = func(addresses int) string { return fmt.Sprintf("addresses-%02d.example.", addresses) }
+	targetName    = func(addresses int) string { return fmt.Sprintf("target-%02d.host.example.", addresses) }
+)
+
+// contestant is a server that is measured.
+type contestant struct {
+	name   string
+	launch func(b *bench, resolver string) (*server, error)
+}
+
+const (
+	aliasFresh    = "*alias*, fresh"
+	aliasStale    = "*alias*, stale (resolver dead)"
+	fileStatic    = "*file*, static records"
+	cacheFile     = "*cache* before *file*"
+	ceiling       = "prepacked bytes (ceiling)"
+	powerDNS      = "PowerDNS `expand-alias`, Unbound"
+	aliasOperated = "*alias*, fresh, with *errors*, *prometheus*"
+	fileOperated  = "*file*, with *errors*, *prometheus*"
+)
+
+var contestants = []contestant{
+	{aliasFresh, func(b *bench, resolver string) (*server, error) {
+		return b.launchCoreDNS("alias", zoneName(2), aliasCorefile(resolver, ""))
+	}},
+	{aliasStale, launchStale},
+	{fileStatic, func(b *bench, _ string) (*server, error) {
+		return b.launchCoreDNS("file", zoneName(2), blocks("file ZONEzone ZONE"))
+	}},
+	{cacheFile, func(b *bench, _ string) (*server, error) {
+		return b.launchCoreDNS("cache", zoneName(2), blocks("cache\nfile ZONEzone ZONE"))
+	}},
+	{ceiling, launchPrepacked},
+	{powerDNS, launchPowerDNS},
+	{aliasOperated, func(b *bench, resolver string) (*server, error) {
+		return b.launchCoreDNS("alias-operated", zoneName(2), aliasCorefile(resolver, operated()))
+	}},
+	{fileOperated, func(b *bench, _ string) (*server, error) {
+		return b.launchCoreDNS("file-operated", zoneName(2), blocks(operated()+"file ZONEzone ZONE"))
+	}},
+}
+
+// blocks returns a Corefile with a server block for each zone, in which ZONE stands for its name.
+func blocks(plugins string) string {
+	var s strings.Builder
+	for _, n := range addressCounts {
+		fmt.Fprintf(&s, "%s:PORT {\nbind 127.0.0.1\n%s\n}\n", zoneName(n), strings.ReplaceAll(plugins, "ZONE", zoneName(n)))
+	}
+	return s.String()
+}
+
+// operated returns the plugins that nobody operates a server without.
+func operated() string {
+	addr, err := freeAddr()
+	if err != nil {
+		panic(err)
+	}
+	return "errors\nprometheus " + addr + "\n"
+}
+
+func aliasCorefile(resolver, more string) string {
+	s := blocks(more + "alias {\nrecord @ TARGET-ZONE\nmin_ttl 1s\nupstream " + resolver + "\n}\nfile ZONEzone.soa ZONE")
+	for _, n := range addressCounts {
+		s = strings.ReplaceAll(s, "TARGET-"+zoneName(n), targetName(n))
+	}
+	return s
+}
+
+// addresses returns the A records of name.
+func addresses(name string, ttl, n int) []string {
+	rrs := make([]string, n)
+	for i := range rrs {
+		rrs[i] = fmt.Sprintf("%s %d IN A 192.0.2.%d", name, ttl, i+1)
+	}
+	return rrs
+}
+
+// writeZones writes the zone files, with addresses (zone), without (soa) and with an ALIAS record (alias), and the queries.
+func (b *bench) writeZones() error {
+	var all strings.Builder
+	for _, n := range addressCounts {
+		zone := zoneName(n)
+		soa := zone + " 3600 IN SOA ns.example. hostmaster.example. 1 3600 600 86400 300\n" + zone + " 3600 IN NS ns.example.\n"
+		static := soa + strings.Join(addresses(zone, 3600, n), "\n") + "\n"
+		all.WriteString(static)
+		for name, text := range map[string]string{
+			zone + "zone": static, zone + "zone.soa": soa, zone + "zone.alias": soa + zone + " 3600 IN ALIAS " + targetName(n) + "\n",
+			zone + "queries": zone + " A\n",
+		} {
+			if _, err := b.write(name, text); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := b.write("all.zone", all.String())
+	return err
+}
+
+// launchUnbound starts a resolver that knows the targets.
+func (b *bench) launchUnbound(core string, ttl int) (*server, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	conf := fmt.Sprintf(`server:
+	interface: 127.0.0.1
+	port: %s
+	username: ""
+	chroot: ""
+	directory: %q
+	pidfile: ""
+	use-syslog: no
+	do-daemonize: no
+	num-threads: 1
+	local-zone: "host.example." static
+`, port, b.dir)
+	for _, n := range addressCounts {
+		for _, rr := range addresses(targetName(n), ttl, n) {
+			conf += fmt.Sprintf("\tlocal-data: %q\n", rr)
+		}
+	}
+	conf += "remote-control:\n\tcontrol-enable: no\n"
+	path, err := b.write("unbound-"+port+".conf", conf)
+	if err != nil {
+		return nil, err
+	}
+	return b.launch(core, addr, targetName(2), nil, "/usr/sbin/unbound", "-d", "-c", path)
+}
+
+// launchStale starts alias with a resolver that is stopped as soon as the answers are remembered, and returns when these are stale.
+func launchStale(b *bench, _ string) (*server, error) {
+	resolver, err := b.launchUnbound(clientCore, 1)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.launchCoreDNS("alias-stale", zoneName(2), aliasCorefile(resolver.addr, ""))
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range addressCounts {
+		if _, err := ask(s.addr, zoneName(n)); err != nil {
+			return nil, err
+		}
+	}
+	b.stop(resolver)
+	for _, n := range addressCounts {
+		for {
+			m, err := ask(s.addr, zoneName(n))
+			if err != nil {
+				return nil, err
+			}
+			if len(m.Answer) == n && m.Answer[0].Header().Ttl == 30 { // stale_ttl
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	return s, nil
+}
+
+func launchPrepacked(b *bench, _ string) (*server, error) {
+	program, err := b.build("./bench/prepacked")
+	if err != nil {
+		return nil, err
+	}
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	path, err := b.write("prepacked.corefile", strings.ReplaceAll(blocks("prepacked"), "PORT", port))
+	if err != nil {
+		return nil, err
+	}
+	return b.launch(serverCore, addr, zoneName(2), []string{"PREPACKED=all.zone"}, program, "-conf", path, "-quiet")
+}
+
+func launchPowerDNS(b *bench, resolver string) (*server, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	named := fmt.Sprintf("options { directory %q; };\n", b.dir)
+	for _, n := range addressCounts {
+		named += fmt.Sprintf("zone %q { type master; file %q; };\n", strings.TrimSuffix(zoneName(n), "."), zoneName(n)+"zone.alias")
+	}
+	if _, err := b.write("named.conf", named); err != nil {
+		return nil, err
+	}
+	_, err = b.write("pdns.conf", fmt.Sprintf(`launch=bind
+bind-config=%s
+local-address=127.0.0.1
+local-port=%s
+socket-dir=%s
+expand-alias=yes
+resolver=%s
+security-poll-suffix=
+guardian=no
+daemon=no
+disable-syslog=yes
+loglevel=3
+`, filepath.Join(b.dir, "named.conf"), port, b.dir, resolver))
+	if err != nil {
+		return nil, err
+	}
+	return b.launch(serverCore, addr, zoneName(2), nil, "/usr/sbin/pdns_server", "--config-dir="+b.dir)
+}
+
+// series are the figures of a contestant, one a round.
+type series []float64
+
+// columns are what is asked for: an apex with so many addresses.
+var columns = []struct {
+	title     string
+	addresses int
+	options   []string
+}{{"1 address", 1, nil}, {"2", 2, nil}, {"16", 16, nil}, {"2, EDNS", 2, []string{"-e"}}}
+
+// measureThroughput lets the contestants take turns.
+func (b *bench) measureThroughput() (string, error) {
+	if err := b.writeZones(); err != nil {
+		return "", err
+	}
+	resolver, err := b.launchUnbound(clientCore, 3600)
+	if err != nil {
+		return "", err
+	}
+	servers := make([]*server, len(contestants))
+	for i, c := range contestants {
+		if servers[i], err = c.launch(b, resolver.addr); err != nil {
+			return "", err
+		}
+	}
+	figures := make([][]series, len(contestants))
+	for i := range figures {
+		figures[i] = make([]series, len(columns))
+	}
+	for range b.rounds {
+		for j, column := range columns {
+			for i, s := range servers {
+				queries := filepath.Join(b.dir, zoneName(column.addresses)+"queries")
+				qps, err := b.throughput(s, queries, column.options...)
+				if err != nil {
+					return "", err
+				}
+				figures[i][j] = append(figures[i][j], qps)
+			}
+		}
+	}
+	b.stopAll()
+	return throughputTables(figures), nil
+}
+
+// throughputTables returns the figures, and the ratios of their medians to those of file.
+func throughputTables(figures [][]series) string {
+	var s strings.Builder
+	head := "| Queries per second |"
+	rule := "| --- |"
+	for _, c := range columns {
+		head, rule = head+" "+c.title+" |", rule+" --- |"
+	}
+	fmt.Fprintf(&s, "%s\n%s\n", head, rule)
+	base := make(map[string][]series)
+	for i, c := range contestants {
+		base[c.name] = figures[i]
+		fmt.Fprintf(&s, "| %s |", c.name)
+		for _, f := range figures[i] {
+			fmt.Fprintf(&s, " %s |", f)
+		}
+		fmt.Fprintln(&s)
+	}
+	fmt.Fprintf(&s, "\n%s\n%s\n", strings.Replace(head, "Queries per second", "Ratio of medians", 1), rule)
+	for _, pair := range [][2]string{
+		{aliasFresh, fileStatic}, {aliasFresh, ceiling}, {aliasFresh, powerDNS}, {aliasFresh, cacheFile}, {aliasStale, aliasFresh},
+		{aliasOperated, fileOperated},
+	} {
+		fmt.Fprintf(&s, "| %s / %s |", pair[0], pair[1])
+		for j := range columns {
+			fmt.Fprintf(&s, " %.2f |", base[pair[0]][j].median()/base[pair[1]][j].median())
+		}
+		fmt.Fprintln(&s)
+	}
+	return s.String()
+}
