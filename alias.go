@@ -73,7 +73,7 @@ type Alias struct {
 	primed   atomic.Bool    // every record was resolved, or has failed one full round
 	priming  sync.WaitGroup // the lookups at start-up
 	stopping sync.Once
-	vantages atomic.Pointer[map[vantage]*counters]
+	vantages atomic.Pointer[vantages]
 	warnings told // about what stays wrong until somebody changes it
 	labels   told // about labels, which clients may have a part in
 }
@@ -95,9 +95,9 @@ func (a *Alias) CacheBypassZones() []string {
 // incoming is a client's question, with what its answer depends on.
 type incoming struct {
 	question
-	target string  // what target_from says, or ""
-	record *record // the record that the name has, by itself or from a wildcard, or nil
-	exists bool    // the name exists because of a record or of a label
+	target string // what target_from says, or ""
+	record record // the record that the name has
+	exists bool   // the name exists because of a record or of a label
 }
 
 // ServeDNS implements plugin.Handler.
@@ -139,11 +139,11 @@ func (a *Alias) answerTo(q *incoming, look bool) (ans answer, ok bool) {
 // find returns the alias that q is answered with, or nil when there is none. Unless look is set, it is nil too when the
 // backend is to be asked with the client's own query, because it had no alias a moment ago.
 func (a *Alias) find(q *incoming, look bool) *alias {
-	if q.record != nil && a.inForce(q.record, q.question) {
-		return &q.record.alias
+	if q.record.alias != nil && a.inForce(q.record, q.question) {
+		return q.record.alias
 	}
 	if q.target != "" {
-		return &alias{target: q.target, zone: a.zones.match(q.name), ttl: noLimit}
+		return a.zones.newAlias(q.name, q.target, noLimit)
 	}
 	h := a.held(q.question)
 	switch {
@@ -157,7 +157,7 @@ func (a *Alias) find(q *incoming, look bool) *alias {
 
 // inForce reports whether q is answered with r, which its name has: a wildcard stands back where the backend has the name
 // itself.
-func (a *Alias) inForce(r *record, q question) bool {
+func (a *Alias) inForce(r record, q question) bool {
 	if !r.wildcard {
 		return true
 	}
@@ -237,7 +237,7 @@ func (a *Alias) completed(ctx context.Context, m *dns.Msg, q *incoming) *dns.Msg
 			return m
 		}
 	}
-	if c.links() == 0 || !a.inside(c.end()) {
+	if c.links() == 0 || !a.zones.inside(c.end()) {
 		return m
 	}
 	end := incoming{question: question{c.end(), q.qtype}}
@@ -281,7 +281,7 @@ type answer struct {
 // resolve makes the answer to q from al: out of this server's own data, of what is remembered or an upstream says,
 // and without all these of the backend's own addresses.
 func (a *Alias) resolve(q question, al *alias) answer {
-	d, err := a.locate(al.target, q.qtype, al.ttl)
+	d, err := a.locate(al, q.qtype)
 	ans := a.arrive(q, al, d, err)
 	ans.alias = al
 	return ans
@@ -425,7 +425,7 @@ func (ans *answer) error() *dns.EDNS0_EDE {
 // count tells the metrics and the metadata about ans, and returns the address of the server that it is counted for.
 func (a *Alias) count(ctx context.Context, ans *answer) (server string) {
 	server = metrics.WithServer(ctx)
-	a.counters(vantage{server, ans.alias.zone})[ans.status].Inc()
+	a.counters(server, ans.alias.zone)[ans.status].Inc()
 	if ans.status == stale {
 		staleAge.Observe(ans.past.Seconds())
 	}
@@ -437,17 +437,24 @@ func (a *Alias) count(ctx context.Context, ans *answer) (server string) {
 	return server
 }
 
-// counters returns the counters of v. There are as many vantages as servers and zones.
-func (a *Alias) counters(v vantage) *counters {
+// counters returns the counters of a zone at a server.
+func (a *Alias) counters(server, zone string) *counters {
 	for {
 		known := a.vantages.Load()
-		if known != nil && (*known)[v] != nil {
-			return (*known)[v]
+		if known != nil {
+			if cs := (*known)[server][zone]; cs != nil {
+				return cs
+			}
 		}
-		more := map[vantage]*counters{v: newCounters(v)}
+		more := make(vantages)
 		if known != nil {
 			maps.Copy(more, *known)
 		}
+		more[server] = maps.Clone(more[server])
+		if more[server] == nil {
+			more[server] = make(map[string]*counters)
+		}
+		more[server][zone] = newCounters(server, zone)
 		a.vantages.CompareAndSwap(known, &more)
 	}
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // localWriter is the client of the queries that alias itself asks, and takes responses of any size: it seems to be
-// on TCP. With a smaller buffer a longer packet that is cut between two records would pass for a whole response.
+// on TCP.
 type localWriter struct{}
 
 var (
@@ -337,7 +337,7 @@ func (a *Alias) aliasIn(r reply, name string) *alias {
 		a.tellOnce("Zone %s has aliases and signatures of its own: a validating resolver takes the addresses for bogus; "+
 			"let dnssec sign instead", signer)
 	}
-	return &alias{target: strings.ToLower(first.Target), zone: a.zones.match(name), ttl: ttl}
+	return a.zones.newAlias(name, strings.ToLower(first.Target), ttl)
 }
 
 // signer returns the name of the zone whose signatures are in r, which is signed already then, or "".
@@ -373,7 +373,7 @@ func (a *Alias) flattened(r reply, name string) *alias {
 	if cname == nil || a.flatten == flattenNone || a.flatten == flattenApex && !a.isApex(name, r.own()) {
 		return nil
 	}
-	return &alias{target: canonical(cname.Target), zone: a.zones.match(name), ttl: ttlOf(cname)}
+	return a.zones.newAlias(name, canonical(cname.Target), ttlOf(cname))
 }
 
 // isApex reports whether name is one of ZONES, or the apex of a zone that the backend has below them, if it has any there.

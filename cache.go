@@ -39,8 +39,8 @@ const (
 type entry struct {
 	outcome
 	answered bool      // outcome is an answer; otherwise there has only been failure
-	stored   time.Time // when the answer came
 	past     bool      // it is not fresh any more, whatever its TTL
+	stored   time.Time // when the answer came
 	saved    time.Time // when the answer came that is in the file
 
 	failures int       // since the last answer

@@ -44,14 +44,14 @@ func FuzzCorefile(f *testing.F) {
 		if cfg == nil {
 			t.Skip("no directive")
 		}
-		for _, r := range cfg.records.all {
-			if !dns.IsFqdn(r.owner) || !dns.IsSubDomain(r.zone, r.owner) || r.owner == r.target {
-				t.Errorf("owner %q in zone %q, target %q", r.owner, r.zone, r.target)
+		for owner, r := range cfg.records.all() {
+			if !dns.IsFqdn(owner) || !dns.IsSubDomain(r.zone, owner) || owner == r.target {
+				t.Errorf("owner %q in zone %q, target %q", owner, r.zone, r.target)
 			}
-			if found, _ := cfg.records.find(r.owner); found != r {
-				t.Errorf("the record of %q is not found", r.owner)
+			if found, _ := cfg.records.find(owner); found != r {
+				t.Errorf("the record of %q is not found", owner)
 			}
-			for _, name := range []string{r.owner, r.target} {
+			for _, name := range []string{owner, r.target} {
 				if _, err := dns.PackDomainName(name, make([]byte, 255), 0, nil, false); err != nil {
 					t.Errorf("%q: %v", name, err)
 				}

@@ -132,14 +132,15 @@ func (a *Alias) prime() {
 	a.primeAll(func(*entry) bool { return true })
 }
 
-// primeAll resolves the records whose targets have the property.
+// primeAll resolves the targets of records that have the property.
 func (a *Alias) primeAll(property func(*entry) bool) {
 	var lookups errgroup.Group
 	lookups.SetLimit(a.cache.spare)
-	for _, r := range a.records.all {
+	for i := range a.records.aliases {
+		al := &a.records.aliases[i]
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 			lookups.Go(func() error {
-				a.primeRecord(r, qtype, property)
+				a.primeAlias(al, qtype, property)
 				return nil
 			})
 		}
@@ -147,15 +148,15 @@ func (a *Alias) primeAll(property func(*entry) bool) {
 	lookups.Wait()
 }
 
-func (a *Alias) primeRecord(r *record, qtype uint16, property func(*entry) bool) {
+func (a *Alias) primeAlias(al *alias, qtype uint16, property func(*entry) bool) {
 	if a.cache.memory.full() || a.cache.ctx.Err() != nil {
 		return
 	}
-	d, err := a.locate(r.target, qtype, r.ttl)
+	d, err := a.locate(al, qtype)
 	switch {
 	case err != nil: // and so it will be until the Corefile or the zone changes
-		a.tellOnce("Alias to %s %s fails: %v", r.target, dns.TypeToString[qtype], err)
+		a.tellOnce("Alias to %s %s fails: %v", al.target, dns.TypeToString[qtype], err)
 	case !d.own && property(a.cache.memory.load(d.question)):
-		a.cache.await(a.cache.ctx, d.question, d.limit, r.zone)
+		a.cache.await(a.cache.ctx, d.question, d.limit, al.zone)
 	}
 }

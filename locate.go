@@ -17,15 +17,15 @@ type destination struct {
 	addrs    []byte // what that says
 }
 
-// locate follows target as long as it is inside ZONES, through aliases and through the backend's CNAMEs. limit is the TTL
-// of the alias. The error is a *failure: a cycle, a chain that is too long, or a backend that is too slow.
-func (a *Alias) locate(target string, qtype uint16, limit uint32) (destination, error) {
-	d := destination{question: question{target, qtype}, limit: limit}
-	if !a.inside(target) {
+// locate follows the target of al as long as it is inside ZONES, through aliases and through the backend's CNAMEs.
+// The error is a *failure: a cycle, a chain that is too long, or a backend that is too slow.
+func (a *Alias) locate(al *alias, qtype uint16) (destination, error) {
+	d := destination{question: question{al.target, qtype}, limit: al.ttl}
+	if !al.inside {
 		return d, nil
 	}
-	c := newChain(target)
-	for began := time.Now(); a.inside(c.end()); {
+	c := newChain(al.target)
+	for began := time.Now(); a.zones.inside(c.end()); {
 		if time.Since(began) > 2*a.upstreams.timeout || a.cache.ctx.Err() != nil {
 			return d, networkFailure("timeout", errors.New("the next plugins are too slow"))
 		}
@@ -44,7 +44,7 @@ func (a *Alias) locate(target string, qtype uint16, limit uint32) (destination, 
 // advance takes a step along c, which ends inside ZONES. It takes none when the backend has no data of its own there.
 func (a *Alias) advance(d *destination, c *chain, qtype uint16) error {
 	q := question{c.end(), qtype}
-	if r, _ := a.records.find(q.name); r != nil {
+	if r, _ := a.records.find(q.name); r.alias != nil {
 		if a.inForce(r, q) {
 			d.limit = min(d.limit, r.ttl)
 			return c.extend(r.target)
@@ -69,10 +69,4 @@ func (a *Alias) advance(d *destination, c *chain, qtype uint16) error {
 		d.own = true
 	}
 	return nil
-}
-
-// inside reports whether name is in ZONES. The root zone does not count.
-func (a *Alias) inside(name string) bool {
-	z := a.zones.match(name)
-	return z != "" && z != "."
 }

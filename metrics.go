@@ -96,16 +96,16 @@ func (s status) String() string {
 	return [statuses]string{"hit", "miss", "stale", "nodata", "failure", "fallback"}[s]
 }
 
-// vantage is a server and a zone that answers are counted for.
-type vantage struct{ server, zone string }
-
-// counters are the counters of one vantage, looked up once: WithLabelValues takes a lock.
+// counters are those of a zone at a server, looked up once: WithLabelValues takes a lock.
 type counters [statuses]prometheus.Counter
 
-func newCounters(v vantage) *counters {
+// vantages has the counters by server and zone. It is not changed.
+type vantages map[string]map[string]*counters
+
+func newCounters(server, zone string) *counters {
 	cs := new(counters)
 	for s := range statuses {
-		cs[s] = answersCount.WithLabelValues(v.server, v.zone, s.String())
+		cs[s] = answersCount.WithLabelValues(server, zone, s.String())
 	}
 	return cs
 }

@@ -271,12 +271,12 @@ func (z *outgoing) succeed(before *outgoing) {
 // scan reads the aliases of z. It goes over the records of the zone twice, to keep none of the others in memory.
 func (p *primary) scan(ctx context.Context, z *outgoing) error {
 	found := make(map[string]*expansion)
-	for _, r := range p.a.records.all {
-		if p.closest(r.owner) == z.name {
-			found[r.owner] = &expansion{owner: r.owner, alias: &r.alias, wins: true}
+	for owner, r := range p.a.records.all() {
+		if p.closest(owner) == z.name {
+			found[owner] = &expansion{owner: owner, alias: r.alias, wins: true}
 		}
 	}
-	s := &reading{zone: z.name, flatten: p.a.flatten, match: p.a.zones.match, aliases: found, cuts: make(zones)}
+	s := &reading{zone: z.name, flatten: p.a.flatten, zones: p.a.zones, aliases: found, cuts: make(zones)}
 	if err := p.walk(ctx, z.name, s.collect); err != nil {
 		return err
 	}
@@ -314,7 +314,7 @@ func (p *primary) scan(ctx context.Context, z *outgoing) error {
 type reading struct {
 	zone    string
 	flatten flatten
-	match   func(name string) string // returns the zone of ZONES that a name is in
+	zones   zones // ZONES
 
 	serial  uint32
 	aliased bool
@@ -353,7 +353,7 @@ func (s *reading) collect(rr dns.RR) {
 }
 
 func (s *reading) add(owner, target string, rr dns.RR) {
-	s.aliases[owner] = &expansion{owner: owner, alias: &alias{target, s.match(owner), ttlOf(rr)}}
+	s.aliases[owner] = &expansion{owner: owner, alias: s.zones.newAlias(owner, target, ttlOf(rr))}
 }
 
 // walk calls do with the records of zone.
@@ -478,7 +478,7 @@ func (p *primary) resolveOne(z *outgoing, x *expansion) {
 func (a *Alias) lookupFor(ctx context.Context, x *expansion, first bool) (addrs []byte, ttl uint32, due time.Time, err error) {
 	jitter := spreadOf(x.alias.target)
 	due = a.cache.now().Add(minRefresh + jitter)
-	d, err := a.locate(x.alias.target, x.qtype, x.alias.ttl)
+	d, err := a.locate(x.alias, x.qtype)
 	switch {
 	case err != nil:
 		return nil, 0, due, err

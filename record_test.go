@@ -29,11 +29,11 @@ func TestRecordsFind(t *testing.T) {
 	zs := zones{"example.org.": {}, "sub.example.org.": {}}
 	rs := newRecords(zs)
 	for _, owner := range []string{"example.org.", "a.b.example.org.", "*.example.org.", "*.shop.example.org.", "x.shop.example.org.", "sub.example.org."} {
-		r := &record{alias: alias{zone: zs.match(owner)}, owner: owner, wildcard: owner[0] == '*'}
-		if !rs.add(r) {
+		al := alias{target: owner, zone: zs.match(owner)}
+		if !rs.add(owner, al) {
 			t.Fatalf("%s is there already", owner)
 		}
-		if rs.add(r) {
+		if rs.add(owner, al) {
 			t.Errorf("%s was added twice", owner)
 		}
 	}
@@ -64,8 +64,11 @@ func TestRecordsFind(t *testing.T) {
 		if exists {
 			got = empty
 		}
-		if r != nil {
-			got = r.owner
+		if r.alias != nil {
+			got = r.target
+			if r.wildcard != (got[0] == '*') {
+				t.Errorf("%s: wildcard: %v", name, r.wildcard)
+			}
 		}
 		if got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
@@ -75,16 +78,16 @@ func TestRecordsFind(t *testing.T) {
 
 func TestRootWildcard(t *testing.T) {
 	rs := newRecords(zones{".": {}})
-	rs.add(&record{alias: alias{zone: "."}, owner: "*.", wildcard: true})
-	rs.add(&record{alias: alias{zone: "."}, owner: "example.org."})
+	rs.add("*.", alias{target: "*.", zone: "."})
+	rs.add("example.org.", alias{target: "example.org.", zone: "."})
 	for name, want := range map[string]string{"net.": "*.", "a.net.": "*.", "example.org.": "example.org."} {
-		if r, _ := rs.find(name); r == nil || r.owner != want {
+		if r, _ := rs.find(name); r.alias == nil || r.target != want {
 			t.Errorf("%s: %v, want %s", name, r, want)
 		}
 	}
 	for _, name := range []string{"org.", "a.org.", "a.example.org."} {
-		if r, _ := rs.find(name); r != nil {
-			t.Errorf("%s: %s, want none", name, r.owner)
+		if r, _ := rs.find(name); r.alias != nil {
+			t.Errorf("%s: %s, want none", name, r.target)
 		}
 	}
 }

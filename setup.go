@@ -83,6 +83,7 @@ func setup(c *caddy.Controller) error {
 	}
 	hookStartup()
 	memories.expect(a)
+	at := serverBlock{c.ServerBlockIndex, c.ServerBlockKeys} // and not c, which would keep all that was read
 
 	c.OnStartup(func() error {
 		started := caddy.Instances()
@@ -93,7 +94,7 @@ func setup(c *caddy.Controller) error {
 			return plugin.Error("alias", err)
 		}
 		if block.Handler("transfer") != nil {
-			ss, err := parseSecondaries(c)
+			ss, err := parseSecondaries(at)
 			if err != nil {
 				return plugin.Error("alias", err)
 			}
@@ -104,7 +105,7 @@ func setup(c *caddy.Controller) error {
 			awaitSerial()
 		}
 		a.start()
-		log.Infof("Zones %s, records %d, upstreams %s, timeout %s", strings.Join(cfg.origins, " "), len(a.records.all),
+		log.Infof("Zones %s, records %d, upstreams %s, timeout %s", strings.Join(cfg.origins, " "), a.records.count,
 			strings.Join(cfg.to, " "), cfg.timeout)
 		return nil
 	})
@@ -359,6 +360,7 @@ var properties = map[string]struct {
 
 // finish checks what can only be seen at the end of the block, and sets the defaults that may fail.
 func (cfg *config) finish(c *caddy.Controller) error {
+	cfg.records.seal()
 	if cfg.lifetime.min > cfg.lifetime.max {
 		least, most := cfg.seen["min_ttl"], cfg.seen["max_ttl"]
 		return fmt.Errorf("%s:%d - Error during parsing: min_ttl: '%s' is more than max_ttl '%s'", cfg.file, max(least.line, most.line),
@@ -391,27 +393,27 @@ func (p place) orDefault(byDefault string) string {
 
 // setRecord parses NAME TARGET [TTL].
 func (cfg *config) setRecord(args []string) error {
-	r := &record{alias: alias{ttl: noLimit}}
-	var err error
-	if r.owner, err = cfg.ownerName(args[0]); err != nil {
+	owner, err := cfg.ownerName(args[0])
+	if err != nil {
 		return err
 	}
-	r.wildcard = strings.HasPrefix(r.owner, "*.")
-	if r.zone = cfg.zones.match(r.owner); r.zone == "" {
+	if cfg.zones.match(owner) == "" {
 		return fmt.Errorf("'%s' is outside of %s", args[0], strings.Join(cfg.origins, " "))
 	}
-	if r.target, err = targetName(args[1]); err != nil {
+	target, err := targetName(args[1])
+	if err != nil {
 		return err
 	}
-	if r.target == r.owner {
+	if target == owner {
 		return fmt.Errorf("'%s' is an alias of itself", args[0])
 	}
+	ttl := uint32(noLimit)
 	if len(args) > 2 {
-		if r.ttl, err = parseTTL(args[2], 0); err != nil {
+		if ttl, err = parseTTL(args[2], 0); err != nil {
 			return err
 		}
 	}
-	if !cfg.records.add(r) {
+	if !cfg.records.add(owner, *cfg.zones.newAlias(owner, target, ttl)) {
 		return fmt.Errorf("'%s' has a record already", args[0])
 	}
 	return nil
@@ -646,23 +648,29 @@ func findBackends(handlers []plugin.Handler, origins []string) ([]transfer.Trans
 	}
 }
 
+// serverBlock is a place in the Corefile.
+type serverBlock struct {
+	index int
+	keys  []string
+}
+
 // parseSecondaries returns whom the transfer plugin of this server block tells of changes. It does so one after the other,
 // and does not say who they are, hence the look into the Corefile, which it has found to be right.
-func parseSecondaries(c *caddy.Controller) ([]secondaries, error) {
+func parseSecondaries(at serverBlock) ([]secondaries, error) {
 	instances := caddy.Instances()
 	if len(instances) == 0 {
 		return nil, errors.New("no instance is running")
 	}
 	corefile := instances[len(instances)-1].Caddyfile()
 	blocks, err := caddyfile.Parse(corefile.Path(), bytes.NewReader(corefile.Body()), nil)
-	if err != nil || c.ServerBlockIndex >= len(blocks) {
-		return nil, fmt.Errorf("server block %d of the Corefile is not to be found: %v", c.ServerBlockIndex, err)
+	if err != nil || at.index >= len(blocks) {
+		return nil, fmt.Errorf("server block %d of the Corefile is not to be found: %v", at.index, err)
 	}
-	d := caddyfile.NewDispenserTokens(corefile.Path(), blocks[c.ServerBlockIndex].Tokens["transfer"])
+	d := caddyfile.NewDispenserTokens(corefile.Path(), blocks[at.index].Tokens["transfer"])
 	var all []secondaries
 	for d.Next() {
 		ss := secondaries{zones: make(zones)}
-		for _, zone := range plugin.OriginsFromArgsOrServerBlock(d.RemainingArgs(), c.ServerBlockKeys) {
+		for _, zone := range plugin.OriginsFromArgsOrServerBlock(d.RemainingArgs(), at.keys) {
 			ss.zones[zone] = struct{}{}
 		}
 		for d.NextBlock() {

@@ -138,6 +138,18 @@ func (up *upstream) ask(ctx context.Context, q question) (*dns.Msg, error) {
 	return r.m, check(r.m, q)
 }
 
+// udpWriter is the client of a query to an upstream. The proxy makes room for a response according to it: not 64 KiB, which
+// it would for one over TCP.
+type udpWriter struct{ localWriter }
+
+var udpClient net.Addr = &net.UDPAddr{IP: loopback}
+
+func (udpWriter) RemoteAddr() net.Addr { return udpClient }
+
+// isCut reports whether m, which came over UDP, may have been cut for lack of room, between two records: the library
+// takes what is left for whole. It has not, where there is an OPT record, for that is at the end.
+func isCut(m *dns.Msg) bool { return m.IsEdns0() == nil && m.Len() >= udpSize }
+
 // roundTrip exchanges one query and its response, over TCP when the response is truncated.
 func (up *upstream) roundTrip(ctx context.Context, q question) (*dns.Msg, error) {
 	opts := proxy.Options{PreferUDP: true}
@@ -146,13 +158,13 @@ func (up *upstream) roundTrip(ctx context.Context, q question) (*dns.Msg, error)
 		m := new(dns.Msg)
 		m.SetQuestion(q.name, q.qtype)
 		m.SetEdns0(udpSize, false)
-		state := request.Request{W: localWriter{}, Req: m}
+		state := request.Request{W: udpWriter{}, Req: m}
 
 		r, _, _, err := up.proxy.Connect(ctx, state, opts)
 		switch {
 		case errors.Is(err, proxy.ErrCachedClosed) && ctx.Err() == nil:
 			continue // the peer had closed an idle connection: the next one, at last a new one
-		case err == nil && r.Truncated && !opts.ForceTCP && up.protocol == transport.DNS:
+		case err == nil && (r.Truncated || isCut(r)) && !opts.ForceTCP && up.protocol == transport.DNS:
 			opts.ForceTCP = true
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -29,6 +30,20 @@ func main() {
 }
 
 func run(ctx context.Context, b *bench, what []string) (err error) {
+	switch {
+	case len(what) == 3 && what[0] == "generate":
+		aliases, err := strconv.Atoi(what[1])
+		if err != nil {
+			return err
+		}
+		return generate(what[2], aliases)
+	case len(what) == 3 && what[0] == "targets":
+		ttl, err := time.ParseDuration(what[2])
+		if err != nil {
+			return err
+		}
+		return serveTargets(ctx, what[1], ttl, false)
+	}
 	if b.dir, err = os.MkdirTemp("", "bench"); err != nil {
 		return err
 	}
