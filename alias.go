@@ -63,6 +63,7 @@ type Alias struct {
 	server     atomic.Pointer[dnsserver.Server] // the one that asked last, when there is something to flatten
 	text       bool                             // TXT records say where aliases lead
 	signs      bool                             // dnssec is in the server block
+	zoneOf     zoneFinder                       // nil when nothing is known of the backend's zones
 	packs      bool                             // responses may leave in wire form, see packable
 	primary    *primary                         // nil without transfer in the server block
 
@@ -149,7 +150,7 @@ func (a *Alias) find(q *incoming, look bool) *alias {
 	switch {
 	case !look && (h == nil || h.alias == nil):
 		return nil
-	case h.goodAt(a.cache.now(), nil):
+	case a.isGood(q.question, h, nil):
 		return h.alias
 	}
 	return a.look(q.question).alias

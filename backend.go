@@ -168,7 +168,7 @@ func (a *Alias) soa(q question) *dns.SOA {
 
 func (a *Alias) backendSOA(q question) *dns.SOA {
 	name := q.name
-	if h := a.held(q); h.goodAt(a.cache.now(), nil) {
+	if h := a.held(q); a.isGood(q, h, nil) {
 		if soa := h.soa(name); soa != nil {
 			return soa
 		}
@@ -191,8 +191,9 @@ func (a *Alias) backendSOA(q question) *dns.SOA {
 // holding is what the backend has for a question, and is good for a moment. It is not changed.
 type holding struct {
 	reply
-	alias *alias // what the zone has in place of addresses, or nil
-	until time.Time
+	alias   *alias // what the zone has in place of addresses, or nil
+	until   time.Time
+	version *dns.SOA // of the zone, where that is known: then it is good for longer
 }
 
 // slot is for what the backend said to a question.
@@ -225,13 +226,13 @@ func (a *Alias) look(q question) *holding { return a.lookFrom(q, nil) }
 // lookFrom is look for the one who has got said from the backend this moment, unless that is nil.
 func (a *Alias) lookFrom(q question, said *dns.Msg) *holding {
 	s := a.slot(q)
-	if h := s.holding.Load(); h.goodAt(a.cache.now(), said) {
+	if h := s.holding.Load(); a.isGood(q, h, said) {
 		return h
 	}
 	s.asking.Lock()
 	defer s.asking.Unlock()
 	last, now := s.holding.Load(), a.cache.now()
-	if last.goodAt(now, said) {
+	if a.isGood(q, last, said) {
 		return last
 	}
 	var first reply
@@ -242,7 +243,10 @@ func (a *Alias) lookFrom(q question, said *dns.Msg) *holding {
 		first.m = &kept
 	}
 	h := a.inquire(q, first)
-	if h.late && last != nil {
+	switch {
+	case !h.late:
+		h.version = versionOf(h.m, q)
+	case last != nil:
 		*h = *last
 	}
 	h.until = now.Add(h.validFor())
@@ -259,9 +263,9 @@ func (h *holding) large() bool {
 	return h.m != nil && len(h.m.Answer)+len(h.m.Ns)+len(h.m.Extra) > maxKeptMessage
 }
 
-// goodAt reports whether h, which may be nil, is good now, and no older than said.
-func (h *holding) goodAt(now time.Time, said *dns.Msg) bool {
-	if h == nil || !now.Before(h.until) {
+// isGood reports whether h, which the backend has said to q and may be nil, is good now, and no older than said.
+func (a *Alias) isGood(q question, h *holding, said *dns.Msg) bool {
+	if h == nil || !a.cache.now().Before(h.until) && !a.isUnchanged(h, q.name) {
 		return false
 	}
 	return said == nil || h.alias != nil || h.m != nil && isNodata(h.m) == isNodata(said)

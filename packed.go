@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/pkg/edns"
 	"github.com/coredns/coredns/plugin/pkg/transport"
 	"github.com/coredns/coredns/request"
@@ -29,19 +30,23 @@ var transparent = []string{"metadata", "cancel", "bufsize", "prometheus", "error
 
 // packable reports whether no plugin before alias in the server block has to see its responses.
 func packable(block *dnsserver.Config) bool {
-	handlers := block.Handlers()
-	if len(handlers) != len(block.Plugin) { // one has another name than its directive, and may be anywhere
-		return false
-	}
+	handlers, all := handlersOf(block)
 	for _, h := range handlers {
 		if _, self := h.(*Alias); self {
-			return true
+			return all
 		}
 		if !slices.Contains(transparent, h.Name()) {
 			return false
 		}
 	}
 	return false
+}
+
+// handlersOf returns the plugins of the server block, in their order. all says that there are no others: one that has not the
+// name of its directive may be anywhere.
+func handlersOf(block *dnsserver.Config) (handlers []plugin.Handler, all bool) {
+	handlers = block.Handlers()
+	return handlers, len(handlers) == len(block.Plugin)
 }
 
 // isPlain reports whether the server at addr talks plain DNS. Others have writers that need the message.

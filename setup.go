@@ -90,6 +90,7 @@ func setup(c *caddy.Controller) error {
 		a.instance = started[len(started)-1]
 		a.signs = block.Handler("dnssec") != nil
 		a.packs = packable(block)
+		a.zoneOf = zonesBehind(block)
 		if err := cfg.checkBlock(block); err != nil {
 			return plugin.Error("alias", err)
 		}

@@ -55,19 +55,25 @@ func run(ctx context.Context, b *bench, what []string) (err error) {
 	if b.coredns, err = b.build("./cmd/coredns"); err != nil {
 		return err
 	}
-	if len(what) == 0 || slices.Contains(what, "throughput") {
-		table, err := b.measureThroughput()
+	for _, m := range []struct {
+		name    string
+		measure func() (string, error)
+	}{{"throughput", b.measureThroughput}, {"scale", b.measureScale}} {
+		if len(what) > 0 && !slices.Contains(what, m.name) {
+			continue
+		}
+		tables, err := m.measure()
 		if err != nil {
 			return err
 		}
-		fmt.Println(table)
+		fmt.Println(tables)
 	}
 	return nil
 }
 
-// String returns the median of s, and its least and largest figure.
-func (s series) String() string {
-	return fmt.Sprintf("%.0f (%.0f-%.0f)", s.median(), slices.Min(s), slices.Max(s))
+// format returns the median of s, and its least and largest figure.
+func (s series) format(format string) string {
+	return fmt.Sprintf(format+" ("+format+"-"+format+")", s.median(), slices.Min(s), slices.Max(s))
 }
 
 func (s series) median() float64 {

@@ -110,7 +110,7 @@ func (b *bench) writeZones() error {
 }
 
 // launchUnbound starts a resolver that knows the targets.
-func (b *bench) launchUnbound(core string, ttl int) (*server, error) {
+func (b *bench) launchUnbound(ttl int) (*server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -138,12 +138,12 @@ func (b *bench) launchUnbound(core string, ttl int) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.launch(core, addr, targetName(2), nil, "/usr/sbin/unbound", "-d", "-c", path)
+	return b.launch(serverCore, addr, targetName(2), nil, "/usr/sbin/unbound", "-d", "-c", path)
 }
 
 // launchStale starts alias with a resolver that is stopped as soon as the answers are remembered, and returns when these are stale.
 func launchStale(b *bench, _ string) (*server, error) {
-	resolver, err := b.launchUnbound(clientCore, 1)
+	resolver, err := b.launchUnbound(1)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +236,7 @@ func (b *bench) measureThroughput() (string, error) {
 	if err := b.writeZones(); err != nil {
 		return "", err
 	}
-	resolver, err := b.launchUnbound(clientCore, 3600)
+	resolver, err := b.launchUnbound(3600)
 	if err != nil {
 		return "", err
 	}
@@ -280,7 +280,7 @@ func throughputTables(figures [][]series) string {
 		base[c.name] = figures[i]
 		fmt.Fprintf(&s, "| %s |", c.name)
 		for _, f := range figures[i] {
-			fmt.Fprintf(&s, " %s |", f)
+			s.WriteString(" " + f.format("%.0f") + " |")
 		}
 		fmt.Fprintln(&s)
 	}
