@@ -1,6 +1,7 @@
 package alias
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"iter"
 	"slices"
@@ -51,39 +52,40 @@ func (z zones) inside(name string) bool {
 }
 
 // records holds the aliases of the Corefile by name. It is not changed once it is sealed. There may be millions, so what is
-// there for each has no pointers, which the garbage collector would follow over and over again.
+// there for each is in one place, and without pointers, which the garbage collector would follow over and over again.
 type records struct {
-	aliases []alias // each once: many names may have the same
-	count   int     // of records
-
-	wildcards bool // some are wildcards
+	aliases   []alias // each once: many names may have the same
+	count     int     // of records
+	wildcards bool    // some are wildcards
 
 	// nodes has every name that exists because of a record: its owner, and the empty non-terminals between the owner
-	// and its zone, which have no alias (RFC 4592, section 2.2.2).
-	nodes []node
-	text  []byte // the names of nodes, one after the other
+	// and its zone, which have no alias (RFC 4592, section 2.2.2). See node.
+	nodes []byte
+	size  int // how many there are
 	table []bucket
 	seed  maphash.Seed
 
 	indices map[alias]uint32 // of aliases, until it is sealed
 }
 
-// node is a name. Its aliases are one more than an index of aliases, or 0 for none.
-type node struct {
-	offset   uint32 // in text
-	length   uint8  // at most maxName
-	own      uint32 // the alias of the name itself
-	wildcard uint32 // the alias of the wildcard below it
-}
+// node is where a name is in nodes. There is the alias of the name itself, that of the wildcard below it (uint32 each: one more
+// than the index, or 0 for none), the length of the name (uint16), and the name.
+type node uint32
 
-// bucket is a place of the hash table by which nodes are found. What collides is in the places that follow.
+const (
+	wildcardOffset = 4
+	lengthOffset   = 8
+	nameOffset     = 10
+)
+
+// bucket is a place of the hash table by which nodes are found. What collides is in the buckets that follow.
 type bucket struct {
 	hash uint32 // the lower half of it
-	node uint32 // one more than its index, or 0 for a free place
+	node node   // or 0 when it is free: what is at the beginning of nodes is none
 }
 
 func newRecords(zs zones) *records {
-	rs := &records{table: make([]bucket, 8), seed: maphash.MakeSeed(), indices: make(map[alias]uint32)}
+	rs := &records{nodes: make([]byte, 1), table: make([]bucket, 8), seed: maphash.MakeSeed(), indices: make(map[alias]uint32)}
 	for z := range zs {
 		rs.node(z)
 	}
@@ -93,14 +95,11 @@ func newRecords(zs zones) *records {
 // add makes owner an alias and reports whether it had no record yet.
 func (rs *records) add(owner string, al alias) bool {
 	name, wildcard := cutWildcard(owner)
-	holder := &rs.node(name).own
-	if wildcard {
-		holder = &rs.node(name).wildcard
-	}
-	if *holder != 0 {
+	n := rs.node(name)
+	if rs.record(n, wildcard).alias != nil {
 		return false
 	}
-	*holder = rs.index(al)
+	rs.set(n, wildcard, rs.index(al))
 	rs.count++
 	rs.wildcards = rs.wildcards || wildcard
 	for off, end := 0, false; !end && name[off:] != al.zone; off, end = dns.NextLabel(name, off) {
@@ -120,8 +119,7 @@ func cutWildcard(owner string) (name string, wildcard bool) {
 // seal drops what is there for add alone.
 func (rs *records) seal() {
 	rs.indices = nil
-	rs.aliases = slices.Clone(rs.aliases)
-	rs.nodes, rs.text = slices.Clone(rs.nodes), slices.Clone(rs.text)
+	rs.aliases, rs.nodes = slices.Clone(rs.aliases), slices.Clone(rs.nodes)
 }
 
 // index returns one more than the index of al in aliases, where it is added if need be.
@@ -129,79 +127,90 @@ func (rs *records) index(al alias) uint32 {
 	i, ok := rs.indices[al]
 	if !ok {
 		rs.aliases = append(rs.aliases, al)
-		i = uint32(len(rs.aliases)) // #nosec G115 -- the text of more would not fit into memory
+		i = uint32(len(rs.aliases)) // #nosec G115 -- the names of more would not fit into nodes
 		rs.indices[al] = i
 	}
 	return i
 }
 
-// node returns the node of name, which is added if need be. It is good until the next is added.
-func (rs *records) node(name string) *node {
-	if n := rs.lookup(name); n != nil {
+// node returns the node of name, which is added if need be.
+func (rs *records) node(name string) node {
+	if n := rs.lookup(name); n != 0 {
 		return n
 	}
-	if 4*(len(rs.nodes)+1) > 3*len(rs.table) {
-		rs.grow()
-	}
-	rs.nodes = append(rs.nodes, node{offset: uint32(len(rs.text)), length: uint8(len(name))}) // #nosec G115
-	rs.text = append(rs.text, name...)
-	rs.put(uint32(maphash.String(rs.seed, name)), len(rs.nodes)) // #nosec G115 -- half of it
-	return &rs.nodes[len(rs.nodes)-1]
-}
-
-// grow makes the table twice as large.
-func (rs *records) grow() {
-	before := rs.table
-	rs.table = make([]bucket, 2*len(before))
-	for _, p := range before {
-		if p.node != 0 {
-			rs.put(p.hash, int(p.node))
+	if rs.size++; 4*rs.size > 3*len(rs.table) {
+		before := rs.table
+		rs.table = make([]bucket, 2*len(before))
+		for _, b := range before {
+			if b.node != 0 {
+				rs.put(b)
+			}
 		}
 	}
+	n := node(len(rs.nodes)) // #nosec G115 -- no Corefile is that large
+	rs.nodes = append(rs.nodes, make([]byte, lengthOffset)...)
+	rs.nodes = binary.NativeEndian.AppendUint16(rs.nodes, uint16(len(name))) // #nosec G115 -- one with escapes has a thousand
+	rs.nodes = append(rs.nodes, name...)
+	rs.put(bucket{rs.hash(name), n})
+	return n
 }
 
-// put puts a node into the next free place.
-func (rs *records) put(hash uint32, node int) {
+func (rs *records) hash(name string) uint32 { return uint32(maphash.String(rs.seed, name)) } // #nosec G115 -- half of it
+
+// put puts b into the next free place.
+func (rs *records) put(b bucket) {
 	mask := uint32(len(rs.table) - 1) // #nosec G115
-	i := hash & mask
+	i := b.hash & mask
 	for rs.table[i].node != 0 {
 		i = (i + 1) & mask
 	}
-	rs.table[i] = bucket{hash, uint32(node)} // #nosec G115
+	rs.table[i] = b
 }
 
-// lookup returns the node of name, or nil.
-func (rs *records) lookup(name string) *node {
-	hash, mask := uint32(maphash.String(rs.seed, name)), uint32(len(rs.table)-1) // #nosec G115
+// lookup returns the node of name, or 0.
+func (rs *records) lookup(name string) node {
+	hash, mask := rs.hash(name), uint32(len(rs.table)-1) // #nosec G115
 	for i := hash & mask; rs.table[i].node != 0; i = (i + 1) & mask {
-		if rs.table[i].hash != hash {
-			continue
-		}
-		if n := &rs.nodes[rs.table[i].node-1]; string(rs.name(n)) == name {
-			return n
+		if b := rs.table[i]; b.hash == hash && string(rs.name(b.node)) == name {
+			return b.node
 		}
 	}
-	return nil
+	return 0
 }
 
-func (rs *records) name(n *node) []byte { return rs.text[n.offset : n.offset+uint32(n.length)] }
+// name returns the name of n.
+func (rs *records) name(n node) []byte {
+	length := node(binary.NativeEndian.Uint16(rs.nodes[n+lengthOffset:]))
+	return rs.nodes[n+nameOffset : n+nameOffset+length]
+}
 
-func (rs *records) record(i uint32, wildcard bool) record {
-	if i == 0 {
-		return record{}
+// record returns the record of n, or of the wildcard below it.
+func (rs *records) record(n node, wildcard bool) record {
+	if wildcard {
+		n += wildcardOffset
 	}
-	return record{&rs.aliases[i-1], wildcard}
+	if i := binary.NativeEndian.Uint32(rs.nodes[n:]); i != 0 {
+		return record{&rs.aliases[i-1], wildcard}
+	}
+	return record{}
 }
 
-// all returns the owners, in the order of the Corefile but for those that are empty at first, and their records.
+func (rs *records) set(n node, wildcard bool, index uint32) {
+	if wildcard {
+		n += wildcardOffset
+	}
+	binary.NativeEndian.PutUint32(rs.nodes[n:], index)
+}
+
+// all returns the owners and their records, in the order of the Corefile but for those that were empty non-terminals first.
 func (rs *records) all() iter.Seq2[string, record] {
 	return func(yield func(string, record) bool) {
-		for i := range rs.nodes {
-			n := &rs.nodes[i]
-			if n.own != 0 && !yield(string(rs.name(n)), rs.record(n.own, false)) {
+		for n := node(1); int(n) < len(rs.nodes); n += nameOffset + node(len(rs.name(n))) {
+			name := string(rs.name(n))
+			if r := rs.record(n, false); r.alias != nil && !yield(name, r) {
 				return
 			}
-			if n.wildcard != 0 && !yield("*."+strings.TrimPrefix(string(rs.name(n)), "."), rs.record(n.wildcard, true)) {
+			if r := rs.record(n, true); r.alias != nil && !yield("*."+strings.TrimPrefix(name, "."), r) {
 				return
 			}
 		}
@@ -211,19 +220,21 @@ func (rs *records) all() iter.Seq2[string, record] {
 // find returns the record that name has, by itself or from the closest wildcard, and whether the records make
 // name exist at all. A wildcard does not reach below a name that exists (RFC 4592, section 3.3.1).
 func (rs *records) find(name string) (r record, exists bool) {
-	if n := rs.lookup(name); n != nil {
-		return rs.record(n.own, false), true
+	if n := rs.lookup(name); n != 0 {
+		return rs.record(n, false), true
 	}
 	if !rs.wildcards {
 		return record{}, false
 	}
-	for off, end := dns.NextLabel(name, 0); !end; off, end = dns.NextLabel(name, off) {
-		if n := rs.lookup(name[off:]); n != nil {
-			return rs.record(n.wildcard, true), n.wildcard != 0
-		}
+	encloser := node(0)
+	for off, end := dns.NextLabel(name, 0); !end && encloser == 0; off, end = dns.NextLabel(name, off) {
+		encloser = rs.lookup(name[off:])
 	}
-	if n := rs.lookup("."); n != nil {
-		return rs.record(n.wildcard, true), n.wildcard != 0
+	if encloser == 0 {
+		encloser = rs.lookup(".")
 	}
-	return record{}, false
+	if encloser != 0 {
+		r = rs.record(encloser, true)
+	}
+	return r, r.alias != nil
 }

@@ -1,6 +1,9 @@
 package alias
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestZonesMatch(t *testing.T) {
 	zs := zones{"example.org.": {}, "sub.example.org.": {}, "example.net.": {}}
@@ -26,7 +29,8 @@ func TestZonesMatch(t *testing.T) {
 }
 
 func TestRecordsFind(t *testing.T) {
-	zs := zones{"example.org.": {}, "sub.example.org.": {}}
+	long := strings.Repeat(`\000.`, 100) // a name with escapes can be longer than others
+	zs := zones{"example.org.": {}, "sub.example.org.": {}, long: {}}
 	rs := newRecords(zs)
 	for _, owner := range []string{"example.org.", "a.b.example.org.", "*.example.org.", "*.shop.example.org.", "x.shop.example.org.", "sub.example.org."} {
 		al := alias{target: owner, zone: zs.match(owner)}
@@ -54,6 +58,8 @@ func TestRecordsFind(t *testing.T) {
 		"sub.example.org.":           "sub.example.org.",
 		"y.sub.example.org.":         none, // another zone
 		"example.net.":               none,
+		long:                         empty,
+		"x." + long:                  none,
 		"org.":                       none,
 		".":                          none,
 		`a\.b.example.org.`:          "*.example.org.",

@@ -192,7 +192,7 @@ func tooLong() *failure { return unusable("loop", fmt.Errorf("more than %d links
 // addresses returns the addresses that answer has for the end of the chain, each once, and at most maxAddrs.
 func (c *chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
 	var addrs []byte
-	seen := make(map[string]struct{})
+	var seen map[string]struct{} // made when there is more than one
 	for _, rr := range answer {
 		var ip []byte
 		switch a := rr.(type) {
@@ -211,6 +211,13 @@ func (c *chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
 			return nil, unusable("malformed", fmt.Errorf("%s record of %s without an address", dns.TypeToString[qtype], h.Name))
 		}
 		c.ttl = min(c.ttl, ttlOf(rr))
+		if addrs == nil {
+			addrs = slices.Clone(ip)
+			continue
+		}
+		if seen == nil {
+			seen = map[string]struct{}{string(addrs): {}}
+		}
 		if _, ok := seen[string(ip)]; !ok && len(seen) < maxAddrs {
 			seen[string(ip)] = struct{}{}
 			addrs = append(addrs, ip...)

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -86,6 +88,16 @@ func generate(dir string, aliases int) error {
 	return nil
 }
 
+// makeDir makes dir with the files of so many aliases, unless it is there.
+func makeDir(dir string, aliases int) error {
+	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return generate(dir, aliases)
+}
+
 func writeFile(path string, write func(io.Writer)) error {
 	f, err := os.Create(path) // #nosec G304 -- named by who runs this
 	if err != nil {
@@ -105,6 +117,9 @@ func addressesOf(target string, qtype uint16, ttl uint32) []dns.RR {
 	number, err := strconv.Atoi(label)
 	if err != nil {
 		return nil
+	}
+	if number >= lasting {
+		ttl = upstreamTTL
 	}
 	hdr := dns.RR_Header{Name: target, Rrtype: qtype, Class: dns.ClassINET, Ttl: ttl}
 	rrs := make([]dns.RR, addressesFamily)

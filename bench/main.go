@@ -37,12 +37,14 @@ func run(ctx context.Context, b *bench, what []string) (err error) {
 			return err
 		}
 		return generate(what[2], aliases)
-	case len(what) == 3 && what[0] == "targets":
+	case len(what) >= 3 && what[0] == "targets":
 		ttl, err := time.ParseDuration(what[2])
 		if err != nil {
 			return err
 		}
-		return serveTargets(ctx, what[1], ttl, false)
+		return serveTargets(ctx, what[1], ttl, len(what) > 3)
+	case len(what) == 3 && what[0] == "probe":
+		return runProbe(ctx, what[1], what[2], os.Stdout)
 	}
 	if b.dir, err = os.MkdirTemp("", "bench"); err != nil {
 		return err
@@ -58,7 +60,7 @@ func run(ctx context.Context, b *bench, what []string) (err error) {
 	for _, m := range []struct {
 		name    string
 		measure func() (string, error)
-	}{{"throughput", b.measureThroughput}, {"scale", b.measureScale}} {
+	}{{"throughput", b.measureThroughput}, {"scale", b.measureScale}, {"storm", b.measureStorm}} {
 		if len(what) > 0 && !slices.Contains(what, m.name) {
 			continue
 		}

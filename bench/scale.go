@@ -44,7 +44,7 @@ func (b *bench) launchSized(name, dir, resolver string, plugins func(dir, resolv
 }
 
 // launchTargets starts the resolver of what is generated.
-func (b *bench) launchTargets(ttl time.Duration) (*server, error) {
+func (b *bench) launchTargets(ttl time.Duration, more ...string) (*server, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (b *bench) launchTargets(ttl time.Duration) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.launch(clientCore, addr, target(0), nil, self, "targets", addr, ttl.String())
+	return b.launch(clientCore, addr, target(0), nil, self, append([]string{"targets", addr, ttl.String()}, more...)...)
 }
 
 // measureScale compares the sizes, and returns the tables.
@@ -65,10 +65,7 @@ func (b *bench) measureScale() (string, error) {
 	dirs := make([]string, len(sizes))
 	for i, n := range sizes {
 		dirs[i] = filepath.Join(b.dir, fmt.Sprint(n))
-		if err := os.Mkdir(dirs[i], 0o700); err != nil {
-			return "", err
-		}
-		if err := generate(dirs[i], n); err != nil {
+		if err := makeDir(dirs[i], n); err != nil {
 			return "", err
 		}
 	}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	stormAliases = 1_000_000
+	stormTTL     = 120 * time.Second // from the start of the resolver until all answers end, in the same second
+	stormLoad    = 20_000            // queries a second for random aliases
+	probeRate    = 1000              // queries a second for an alias that stays fresh
+	probeLength  = 25 * time.Second
+	lasting      = 900_000 // the number of its target, and the first of those whose TTL stays what it is
+)
+
+// measureStorm measures how long a fresh answer takes while clients ask for others, before these all have to be looked up
+// again, and while they are.
+func (b *bench) measureStorm() (string, error) {
+	rows := [2]series{}
+	var lookups series
+	for range b.rounds {
+		before, during, looked, err := b.storm()
+		if err != nil {
+			return "", err
+		}
+		rows[0], rows[1], lookups = append(rows[0], before), append(rows[1], during), append(lookups, looked)
+		b.stopAll()
+	}
+	return fmt.Sprintf(`| p99 of fresh answers, while others are asked for | microseconds |
+| --- | --- |
+| all fresh | %s |
+| all to be looked up again: %s lookups | %s |
+| ratio of medians | %.2f |
+`, rows[0].format("%.0f"), lookups.format("%.0f"), rows[1].format("%.0f"), rows[1].median()/rows[0].median()), nil
+}
+
+// storm lets one storm pass.
+func (b *bench) storm() (before, during, lookups float64, err error) {
+	dir := filepath.Join(b.dir, "storm")
+	if err := makeDir(dir, stormAliases); err != nil {
+		return 0, 0, 0, err
+	}
+	resolver, err := b.launchTargets(stormTTL, "down")
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	end := time.Now().Add(stormTTL)
+	monitor, err := freeAddr()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	records, err := recordsBlock(dir, resolver.addr, 1_000_000)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	records = strings.Replace(records, "alias {\n", fmt.Sprintf("alias {\nrecord fresh t%d%s\n", lasting, targets), 1)
+	s, err := b.launchCoreDNS("storm", "fresh."+zone, "example.:PORT {\nbind 127.0.0.1\nprometheus "+monitor+"\n"+records+"\n}\n")
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if err := b.awaitQuiet(monitor); err != nil { // the lookups at start-up
+		return 0, 0, 0, err
+	}
+	load, err := b.load(s, filepath.Join(dir, "queries"), time.Until(end)+probeLength)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if left := time.Until(end); left < stormTTL/10+probeLength+5*time.Second {
+		return 0, 0, 0, fmt.Errorf("the start took too long: %s are left", left)
+	}
+	if before, err = b.probe(s.addr); err != nil {
+		return 0, 0, 0, err
+	}
+	wait(b.ctx, time.Until(end.Add(-stormTTL/10)))
+	first, err := scrape(monitor)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if during, err = b.probe(s.addr); err != nil {
+		return 0, 0, 0, err
+	}
+	last, err := scrape(monitor)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	return before, during, last - first, load.Wait()
+}
+
+// load lets dnsperf ask for random aliases.
+func (b *bench) load(s *server, queries string, length time.Duration) (*exec.Cmd, error) {
+	host, port, _ := net.SplitHostPort(s.addr)
+	cmd := exec.CommandContext(b.ctx, "taskset", "-c", clientCore, "dnsperf", "-s", host, "-p", port, "-d", queries, // #nosec G204
+		"-l", strconv.Itoa(int(length.Seconds())), "-c", "1", "-T", "1", "-q", "10000", "-Q", strconv.Itoa(stormLoad))
+	return cmd, cmd.Start()
+}
+
+// probe runs a probe on the core of the clients, and returns the 99th percentile in microseconds.
+func (b *bench) probe(addr string) (float64, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	out, err := exec.CommandContext(b.ctx, "taskset", "-c", clientCore, self, "probe", addr, "fresh."+zone).Output() // #nosec G204
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+}
+
+// runProbe asks for name, probeRate times a second, and prints the 99th percentile of the time to the answer. A query without
+// one counts as a second.
+func runProbe(ctx context.Context, addr, name string, out io.Writer) error {
+	conn, err := net.Dial("udp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	n := probeRate * int(probeLength/time.Second)
+	took := make([]time.Duration, n)
+	sent := make([]time.Time, n)
+	var mu sync.Mutex
+	go func() {
+		b := make([]byte, 512)
+		for {
+			if _, err := conn.Read(b); err != nil {
+				return
+			}
+			i := int(b[0])<<8 | int(b[1])
+			mu.Lock()
+			took[i] = time.Since(sent[i])
+			mu.Unlock()
+		}
+	}()
+	query := new(dns.Msg).SetQuestion(name, dns.TypeA)
+	ticker := time.NewTicker(time.Second / probeRate)
+	defer ticker.Stop()
+	for i := range n {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		query.Id = uint16(i) // #nosec G115 -- 25,000
+		wire, err := query.Pack()
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		sent[i] = time.Now()
+		mu.Unlock()
+		if _, err := conn.Write(wire); err != nil {
+			return err
+		}
+	}
+	wait(ctx, time.Second)
+	mu.Lock()
+	defer mu.Unlock()
+	for i, d := range took {
+		if d == 0 {
+			took[i] = time.Second
+		}
+	}
+	slices.Sort(took)
+	_, err = fmt.Fprintln(out, took[n*99/100].Microseconds())
+	return err
+}
+
+// awaitQuiet returns when the server that is monitored looks nothing up any more.
+func (b *bench) awaitQuiet(monitor string) error {
+	for last := -1.0; ; {
+		now, err := scrape(monitor)
+		if err != nil {
+			return err
+		}
+		if now == last {
+			return nil
+		}
+		last = now
+		wait(b.ctx, 2*time.Second)
+	}
+}
+
+// scrape returns how many requests to upstreams there were.
+func scrape(monitor string) (float64, error) {
+	r, err := http.Get("http://" + monitor + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return 0, err
+	}
+	sum := 0.0
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "coredns_alias_upstream_requests_total{") {
+			n, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
+			if err != nil {
+				return 0, err
+			}
+			sum += n
+		}
+	}
+	return sum, nil
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
