@@ -116,10 +116,20 @@ func cutWildcard(owner string) (name string, wildcard bool) {
 	return name, wildcard
 }
 
-// seal drops what is there for add alone.
+// seal drops what is there for add alone, and puts the targets into one piece of memory: where they are was up to the parser
+// of the Corefile, and each query reads one.
 func (rs *records) seal() {
 	rs.indices = nil
 	rs.aliases, rs.nodes = slices.Clone(rs.aliases), slices.Clone(rs.nodes)
+	var targets strings.Builder
+	for _, al := range rs.aliases {
+		targets.WriteString(al.target)
+	}
+	rest := targets.String()
+	for i := range rs.aliases {
+		target := &rs.aliases[i].target
+		*target, rest = rest[:len(*target)], rest[len(*target):]
+	}
 }
 
 // index returns one more than the index of al in aliases, where it is added if need be.

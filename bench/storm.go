@@ -21,7 +21,7 @@ import (
 const (
 	stormAliases = 1_000_000
 	stormTTL     = 120 * time.Second // from the start of the resolver until all answers end, in the same second
-	stormLoad    = 20_000            // queries a second for random aliases
+	stormLoad    = 5_000             // queries a second for random aliases
 	probeRate    = 1000              // queries a second for an alias that stays fresh
 	probeLength  = 25 * time.Second
 	lasting      = 900_000 // the number of its target, and the first of those whose TTL stays what it is
