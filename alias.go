@@ -297,7 +297,11 @@ func (a *Alias) arrive(q question, al *alias, d destination, err error) answer {
 	if d.own {
 		return a.make(q, d.addrs, hit, a.cache.clamp(d.limit))
 	}
-	e, left, status := a.cache.get(d.question, d.limit, al.zone)
+	place := &al.cells[family(q.qtype)]
+	if al.inside { // where it leads may change
+		place = new(atomic.Pointer[cell])
+	}
+	e, left, status := a.cache.get(d.question, d.limit, al.zone, place)
 	switch {
 	case status == failed:
 		return a.fail(q, e.cause)

@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"iter"
 	"maps"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
 
@@ -43,12 +45,33 @@ var _ store.Contents = (*memory)(nil)
 type memory struct {
 	source
 	now     func() time.Time
-	answers *otter.Cache[question, *entry]
+	answers *otter.Cache[question, *cell]
 	// failures of targets that have no answer. When the resolver is dead, nothing that a client asks for makes answers go.
 	failures *otter.Cache[question, *entry]
 	file     *store.Bucket // nil if the answers are not kept in one
 	shares   map[*share]struct{}
 }
+
+// cell has the answer to one question, as long as it is remembered. An alias that has the cell finds the answer without a search.
+type cell struct{ entry atomic.Pointer[entry] }
+
+func newCell(e *entry) *cell {
+	c := new(cell)
+	c.entry.Store(e)
+	return c
+}
+
+// load returns the answer, or nothing when it is not remembered any more.
+func (c *cell) load() *entry {
+	if e := c.entry.Load(); e != nil {
+		return e
+	}
+	return nothing
+}
+
+// searches is how many of the loads by way of a cell are searches all the same, one of so many: by these the memory knows which
+// answers are in use.
+const searches = 16
 
 // share is the part of a memory that one plugin asks for. It holds nothing of the plugin.
 type share struct {
@@ -60,12 +83,16 @@ type share struct {
 func newMemory(s source, size int) *memory {
 	m := &memory{source: s, now: time.Now, shares: make(map[*share]struct{})}
 	m.failures = otter.Must(&otter.Options[question, *entry]{MaximumSize: size})
-	m.answers = otter.Must(&otter.Options[question, *entry]{
+	m.answers = otter.Must(&otter.Options[question, *cell]{
 		MaximumWeight: uint64(size), // #nosec G115 -- at most maxCacheSize
-		Weigher: func(_ question, e *entry) uint32 {
-			return uint32(1 + len(e.addrs)/ordinarySize) // #nosec G115 -- addrs come in one message
+		Weigher: func(_ question, c *cell) uint32 {
+			return uint32(1 + len(c.load().addrs)/ordinarySize) // #nosec G115 -- addrs come in one message
 		},
-		OnAtomicDeletion: func(e otter.DeletionEvent[question, *entry]) {
+		OnAtomicDeletion: func(e otter.DeletionEvent[question, *cell]) {
+			if e.Cause == otter.CauseReplacement {
+				return
+			}
+			e.Value.entry.Store(nil)
 			if e.WasEvicted() && m.file != nil {
 				m.file.Delete(recordKey(e.Key))
 			}
@@ -79,10 +106,27 @@ func newMemory(s source, size int) *memory {
 
 // load returns what is remembered of q, or nothing.
 func (m *memory) load(q question) *entry {
-	if e, ok := m.answers.GetIfPresent(q); ok {
-		return e
+	if c, ok := m.answers.GetIfPresent(q); ok {
+		return c.load()
 	}
 	return m.failure(q)
+}
+
+// loadAt is load for the one who keeps the cell of q at place, where it is put when it is found.
+func (m *memory) loadAt(q question, place *atomic.Pointer[cell]) *entry {
+	if c := place.Load(); c != nil && rand.Uint32()%searches != 0 { // #nosec G404 -- no secret
+		if e := c.entry.Load(); e != nil {
+			return e
+		}
+	}
+	c, ok := m.answers.GetIfPresent(q)
+	if !ok {
+		return m.failure(q)
+	}
+	if place.Load() != c {
+		place.Store(c)
+	}
+	return c.load()
 }
 
 // failure returns what is remembered of q when there is no answer.
@@ -103,25 +147,30 @@ func (m *memory) full() bool {
 // nothing, and must not use m. An answer goes to the file when it is another one, or by more than lag newer than the one there.
 func (m *memory) update(q question, lag time.Duration, change func(current *entry) *entry) *entry {
 	var e *entry
-	m.answers.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
-		if !found {
+	m.answers.Compute(q, func(c *cell, found bool) (*cell, otter.ComputeOp) {
+		var current *entry
+		if found {
+			current = c.load()
+		} else {
 			current = m.failure(q)
 		}
 		switch e = change(current); {
 		case e == current:
-			return current, otter.CancelOp
+			return c, otter.CancelOp
 		case !e.answered:
 			m.failures.Set(q, e)
-			return current, otter.CancelOp
+			return c, otter.CancelOp
 		case !found:
 			m.failures.Invalidate(q)
+			c = new(cell)
 		}
 		e.saved = current.saved
 		if m.file != nil && (!sameOutcome(e, current) || e.stored.Sub(e.saved) > lag) {
 			e.saved = e.stored
 			m.file.Put(recordKey(q), m.recordValue(e))
 		}
-		return e, otter.WriteOp
+		c.entry.Store(e)
+		return c, otter.WriteOp
 	})
 	return e
 }
@@ -148,24 +197,29 @@ func (m *memory) Restore(key, value string) string {
 	fresh := !restored.past && age < time.Duration(restored.ttl)*time.Second
 	restored.stored = now.Add(-age)
 	restored.saved = restored.stored
-	m.answers.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
+	m.answers.Compute(q, func(c *cell, found bool) (*cell, otter.ComputeOp) {
+		current := nothing
+		if found {
+			current = c.load()
+		}
 		switch {
 		case !found: // but the target may have failed before the file could be read
 			f := m.failure(q)
 			restored.failures, restored.retry, restored.cause = f.failures, f.retry, f.cause
 			m.failures.Invalidate(q)
-			return restored, otter.WriteOp
+			return newCell(restored), otter.WriteOp
 		case restored.stored.After(current.stored) && !ageless,
 			current.past && fresh: // the upstreams' own answer, and not what others have said
 			restored.failures, restored.retry, restored.cause = current.failures, current.retry, current.cause
 			if m.file != nil {
 				m.file.Put(key, value) // current may be on its way there
 			}
-			return restored, otter.WriteOp
+			c.entry.Store(restored)
+			return c, otter.WriteOp
 		case !sameOutcome(current, restored) || current.stored.Sub(restored.stored) > maxLag:
 			value = m.recordValue(current)
 		}
-		return current, otter.CancelOp
+		return c, otter.CancelOp
 	})
 	return value
 }
@@ -173,8 +227,8 @@ func (m *memory) Restore(key, value string) string {
 // All implements store.Contents.
 func (m *memory) All() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
-		for q, e := range m.answers.All() {
-			if !yield(recordKey(q), m.recordValue(e)) {
+		for q, c := range m.answers.All() {
+			if e := c.load(); e.answered && !yield(recordKey(q), m.recordValue(e)) {
 				return
 			}
 		}
@@ -339,9 +393,10 @@ func (m *memory) inherit(a *Alias) {
 
 // adopt takes over the answers of another memory that m has none of, or older ones.
 func (m *memory) adopt(from *memory, past bool) {
-	for q, e := range from.answers.All() {
+	for q, c := range from.answers.All() {
+		e := c.load()
 		m.update(q, 0, func(current *entry) *entry {
-			if current.answered && (past && !current.past || !current.stored.Before(e.stored)) {
+			if !e.answered || current.answered && (past && !current.past || !current.stored.Before(e.stored)) {
 				return current
 			}
 			adopted := *e

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -203,7 +205,7 @@ func TestRestoredAge(t *testing.T) {
 			if left := c.left(e, noLimit, wall); left != test.left {
 				t.Errorf("%s left, want %s", left, test.left)
 			}
-			if _, _, s := c.get(target, noLimit, ""); s != test.status {
+			if _, _, s := c.get(target, noLimit, "", new(atomic.Pointer[cell])); s != test.status {
 				t.Errorf("status %s, want %s", s, test.status)
 			}
 			c.stop()
@@ -239,11 +241,11 @@ func TestRestoredLate(t *testing.T) {
 		{"hardly newer", answer(addrs1, time.Hour-time.Second), addrs1, kept},
 		{"a failure", failing, addrs1, kept},
 	}
-	m.answers.Set(target, answer(addrs2, time.Minute))
+	m.answers.Set(target, newCell(answer(addrs2, time.Minute)))
 	if m.Restore(recordKey(target), future); !slices.Equal(m.load(target).addrs, addrs2) {
 		t.Error("a record from the future replaces an answer")
 	}
-	m.answers.Set(target, past(answer(addrs2, time.Minute)))
+	m.answers.Set(target, newCell(past(answer(addrs2, time.Minute))))
 	own := m.recordValue(answer(addrs1, 2*time.Minute))
 	if again := m.Restore(recordKey(target), own); !slices.Equal(m.load(target).addrs, addrs1) || again != own {
 		t.Error("what others have said stays although there is a fresh answer of one's own")
@@ -256,7 +258,7 @@ func TestRestoredLate(t *testing.T) {
 			case test.current == failing:
 				m.failures.Set(target, failing)
 			case test.current != nil:
-				m.answers.Set(target, test.current)
+				m.answers.Set(target, newCell(test.current))
 			}
 			if got := m.Restore(recordKey(target), kept); got != test.value {
 				t.Errorf("the record is %q, want %q", got, test.value)
@@ -411,7 +413,7 @@ func TestRestoredDuringLookup(t *testing.T) {
 			c.memory.Restore(recordKey(target), c.memory.recordValue(old))
 			return outcome{}, errDown
 		}
-		if _, _, s := c.get(target, noLimit, ""); s != test.want || !c.memory.load(target).failing() {
+		if _, _, s := c.get(target, noLimit, "", new(atomic.Pointer[cell])); s != test.want || !c.memory.load(target).failing() {
 			t.Errorf("stale %s: status %s, failing %v", test.stale, s, c.memory.load(target).failing())
 		}
 		c.stop()
@@ -454,4 +456,43 @@ func TestReloadFromWrong(t *testing.T) {
 	c.stop()
 	d := instance(t, 4, "example.org", properties+up.Addr) // after a restart
 	hit.answers(t, d, "example.org.", v4)
+}
+
+// An alias that has the cell of an answer keeps it no longer than the memory does.
+func TestCells(t *testing.T) {
+	const size, names = 20, 400
+	var records strings.Builder
+	for i := range names {
+		fmt.Fprintf(&records, "record r%d t%d.example\n", i, i)
+	}
+	a, c := newAlias(t, "example.org", records.String()+fmt.Sprintf("cache_size %d\nupstream 127.0.0.1", size), nil)
+	changed := byte(0)
+	a.cache.resolve = func(_ context.Context, q question, _ int) (outcome, error) {
+		return outcome{addrs: []byte{192, 0, 2, changed}, ttl: 60}, nil
+	}
+	for range 3 {
+		for i := range names {
+			for range 2 * searches {
+				m := query(t, a, fmt.Sprintf("r%d.example.org.", i), dns.TypeA)
+				if len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.To4()[3] != changed {
+					t.Fatalf("r%d: got %v, want 192.0.2.%d", i, m.Answer, changed)
+				}
+			}
+		}
+		a.cache.memory.answers.CleanUp()
+		held := 0
+		for i := range a.records.aliases {
+			if c := a.records.aliases[i].cells[family(dns.TypeA)].Load(); c != nil && c.load().answered {
+				held++
+			}
+		}
+		if held == 0 || held > size {
+			t.Errorf("%d answers are held, want 1 to %d", held, size)
+		}
+		changed++
+		c.Advance(2 * time.Minute)
+		for _, q := range []string{"r0", "r399"} { // one that is long gone, and one that has expired
+			query(t, a, q+".example.org.", dns.TypeA)
+		}
+	}
 }

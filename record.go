@@ -6,16 +6,27 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/miekg/dns"
 )
 
-// alias is what a name is an alias of, wherever that is said. It is not changed.
+// alias is what a name is an alias of, wherever that is said. But for its cells it is not changed.
 type alias struct {
 	target string // lower case, fully qualified
 	zone   string // the zone of ZONES that the owner is in
 	ttl    uint32 // caps the TTL of the answer, in seconds
 	inside bool   // target is in ZONES
+
+	cells [2]atomic.Pointer[cell] // for the answers of the target, by family
+}
+
+// family returns the place of an address type in the cells of an alias.
+func family(qtype uint16) int {
+	if qtype == dns.TypeA {
+		return 0
+	}
+	return 1
 }
 
 // record is what a name has in the Corefile: an alias of its own or of the closest wildcard, or none (nil).
@@ -54,7 +65,8 @@ func (z zones) inside(name string) bool {
 // records holds the aliases of the Corefile by name. It is not changed once it is sealed. There may be millions, so what is
 // there for each is in one place, and without pointers, which the garbage collector would follow over and over again.
 type records struct {
-	aliases   []alias // each once: many names may have the same
+	zones     zones
+	aliases   []alias // each once, when it is sealed: many names may have the same
 	count     int     // of records
 	wildcards bool    // some are wildcards
 
@@ -65,7 +77,14 @@ type records struct {
 	table []bucket
 	seed  maphash.Seed
 
-	indices map[alias]uint32 // of aliases, until it is sealed
+	said    []said          // what aliases are made of; until it is sealed, as indices
+	indices map[said]uint32 // of said
+}
+
+// said is what the Corefile says of an alias.
+type said struct {
+	target, zone string
+	ttl          uint32
 }
 
 // node is where a name is in nodes. There is the alias of the name itself, that of the wildcard below it (uint32 each: one more
@@ -85,24 +104,28 @@ type bucket struct {
 }
 
 func newRecords(zs zones) *records {
-	rs := &records{nodes: make([]byte, 1), table: make([]bucket, 8), seed: maphash.MakeSeed(), indices: make(map[alias]uint32)}
+	rs := &records{zones: zs, nodes: make([]byte, 1), table: make([]bucket, 8), seed: maphash.MakeSeed(), indices: make(map[said]uint32)}
 	for z := range zs {
 		rs.node(z)
 	}
 	return rs
 }
 
-// add makes owner an alias and reports whether it had no record yet.
-func (rs *records) add(owner string, al alias) bool {
+// add makes owner, which is in zones, an alias, and reports whether it had no record yet.
+func (rs *records) add(owner, target string, ttl uint32) bool {
 	name, wildcard := cutWildcard(owner)
-	n := rs.node(name)
-	if rs.record(n, wildcard).alias != nil {
+	at := rs.node(name)
+	if wildcard {
+		at += wildcardOffset
+	}
+	if binary.NativeEndian.Uint32(rs.nodes[at:]) != 0 {
 		return false
 	}
-	rs.set(n, wildcard, rs.index(al))
+	zone := rs.zones.match(owner)
+	binary.NativeEndian.PutUint32(rs.nodes[at:], rs.index(said{target, zone, ttl}))
 	rs.count++
 	rs.wildcards = rs.wildcards || wildcard
-	for off, end := 0, false; !end && name[off:] != al.zone; off, end = dns.NextLabel(name, off) {
+	for off, end := 0, false; !end && name[off:] != zone; off, end = dns.NextLabel(name, off) {
 		rs.node(name[off:])
 	}
 	return true
@@ -116,29 +139,31 @@ func cutWildcard(owner string) (name string, wildcard bool) {
 	return name, wildcard
 }
 
-// seal drops what is there for add alone, and puts the targets into one piece of memory: where they are was up to the parser
-// of the Corefile, and each query reads one.
+// seal makes the aliases, and drops what is there for add alone. It puts the targets into one piece of memory: where they are
+// was up to the parser of the Corefile.
 func (rs *records) seal() {
-	rs.indices = nil
-	rs.aliases, rs.nodes = slices.Clone(rs.aliases), slices.Clone(rs.nodes)
 	var targets strings.Builder
-	for _, al := range rs.aliases {
-		targets.WriteString(al.target)
+	for _, s := range rs.said {
+		targets.WriteString(s.target)
 	}
 	rest := targets.String()
-	for i := range rs.aliases {
-		target := &rs.aliases[i].target
-		*target, rest = rest[:len(*target)], rest[len(*target):]
+	rs.aliases = make([]alias, len(rs.said))
+	for i, s := range rs.said {
+		al := &rs.aliases[i]
+		al.target, rest = rest[:len(s.target)], rest[len(s.target):]
+		al.zone, al.ttl, al.inside = s.zone, s.ttl, rs.zones.inside(s.target)
 	}
+	rs.said, rs.indices = nil, nil
+	rs.nodes = slices.Clone(rs.nodes)
 }
 
-// index returns one more than the index of al in aliases, where it is added if need be.
-func (rs *records) index(al alias) uint32 {
-	i, ok := rs.indices[al]
+// index returns one more than the index of s, which is added if need be.
+func (rs *records) index(s said) uint32 {
+	i, ok := rs.indices[s]
 	if !ok {
-		rs.aliases = append(rs.aliases, al)
-		i = uint32(len(rs.aliases)) // #nosec G115 -- the names of more would not fit into nodes
-		rs.indices[al] = i
+		rs.said = append(rs.said, s)
+		i = uint32(len(rs.said)) // #nosec G115 -- the names of more would not fit into nodes
+		rs.indices[s] = i
 	}
 	return i
 }
@@ -203,13 +228,6 @@ func (rs *records) record(n node, wildcard bool) record {
 		return record{&rs.aliases[i-1], wildcard}
 	}
 	return record{}
-}
-
-func (rs *records) set(n node, wildcard bool, index uint32) {
-	if wildcard {
-		n += wildcardOffset
-	}
-	binary.NativeEndian.PutUint32(rs.nodes[n:], index)
 }
 
 // all returns the owners and their records, in the order of the Corefile but for those that were empty non-terminals first.

@@ -33,14 +33,14 @@ func TestRecordsFind(t *testing.T) {
 	zs := zones{"example.org.": {}, "sub.example.org.": {}, long: {}}
 	rs := newRecords(zs)
 	for _, owner := range []string{"example.org.", "a.b.example.org.", "*.example.org.", "*.shop.example.org.", "x.shop.example.org.", "sub.example.org."} {
-		al := alias{target: owner, zone: zs.match(owner)}
-		if !rs.add(owner, al) {
+		if !rs.add(owner, owner, 0) {
 			t.Fatalf("%s is there already", owner)
 		}
-		if rs.add(owner, al) {
+		if rs.add(owner, owner, 0) {
 			t.Errorf("%s was added twice", owner)
 		}
 	}
+	rs.seal()
 	const none, empty = "", "exists"
 	for name, want := range map[string]string{
 		"example.org.":               "example.org.",
@@ -84,8 +84,9 @@ func TestRecordsFind(t *testing.T) {
 
 func TestRootWildcard(t *testing.T) {
 	rs := newRecords(zones{".": {}})
-	rs.add("*.", alias{target: "*.", zone: "."})
-	rs.add("example.org.", alias{target: "example.org.", zone: "."})
+	rs.add("*.", "*.", 0)
+	rs.add("example.org.", "example.org.", 0)
+	rs.seal()
 	for name, want := range map[string]string{"net.": "*.", "a.net.": "*.", "example.org.": "example.org."} {
 		if r, _ := rs.find(name); r.alias == nil || r.target != want {
 			t.Errorf("%s: %v, want %s", name, r, want)

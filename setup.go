@@ -414,7 +414,7 @@ func (cfg *config) setRecord(args []string) error {
 			return err
 		}
 	}
-	if !cfg.records.add(owner, *cfg.zones.newAlias(owner, target, ttl)) {
+	if !cfg.records.add(owner, target, ttl) {
 		return fmt.Errorf("'%s' has a record already", args[0])
 	}
 	return nil
