@@ -1,6 +1,7 @@
-// Command bench measures alias beside other servers, over loopback on this machine, which should have nothing else to do.
+// Command bench measures alias beside other servers, over loopback on this machine, which should have nothing else to do. See
+// README.md.
 //
-//	go run ./bench [-write] [throughput] [scale] [storm]
+//	go run ./bench [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm]
 //	go run ./bench generate ALIASES DIRECTORY
 package main
 
@@ -10,41 +11,66 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
 func main() {
 	rounds := flag.Int("rounds", 5, "how often each contestant has its turn")
-	length := flag.Duration("length", 3*time.Second, "how long a turn is")
+	length := flag.Duration("length", 3*time.Second, "how long a turn is, in whole seconds")
+	load := flag.Int("load", 5000, "queries a second for random aliases in the storm")
+	write := flag.Bool("write", false, "put the tables into bench/README.md too")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, &bench{ctx: ctx, rounds: *rounds, length: *length}, flag.Args()); err != nil {
+	if err := run(ctx, &bench{ctx: ctx, rounds: *rounds, length: *length, stormLoad: *load, readme: *write}, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, b *bench, what []string) (err error) {
+// run does what the arguments say.
+func run(ctx context.Context, b *bench, args []string) error {
 	switch {
-	case len(what) == 3 && what[0] == "generate":
-		aliases, err := strconv.Atoi(what[1])
+	case len(args) == 3 && args[0] == "generate":
+		aliases, err := strconv.Atoi(args[1])
 		if err != nil {
 			return err
 		}
-		return generate(what[2], aliases)
-	case len(what) >= 3 && what[0] == "targets":
-		ttl, err := time.ParseDuration(what[2])
+		return generate(args[2], aliases)
+	case len(args) >= 3 && args[0] == "targets": // for itself
+		ttl, err := time.ParseDuration(args[2])
 		if err != nil {
 			return err
 		}
-		return serveTargets(ctx, what[1], ttl, len(what) > 3)
-	case len(what) == 3 && what[0] == "probe":
-		return runProbe(ctx, what[1], what[2], os.Stdout)
+		return serveTargets(ctx, args[1], ttl, len(args) > 3)
+	case len(args) == 3 && args[0] == "probe": // for itself
+		return runProbe(ctx, args[1], args[2], os.Stdout)
+	}
+	return b.measure(args)
+}
+
+// measurement is what there is to measure.
+type measurement struct {
+	name    string
+	measure func(b *bench) (string, error)
+}
+
+var measurements = []measurement{
+	{"throughput", (*bench).measureThroughput}, {"scale", (*bench).measureScale}, {"storm", (*bench).measureStorm},
+}
+
+// measure takes the measurements that are named, or all.
+func (b *bench) measure(names []string) (err error) {
+	for _, name := range names {
+		if !slices.ContainsFunc(measurements, func(m measurement) bool { return m.name == name }) {
+			return fmt.Errorf("%q is not known: throughput, scale or storm", name)
+		}
 	}
 	if b.dir, err = os.MkdirTemp("", "bench"); err != nil {
 		return err
@@ -57,20 +83,49 @@ func run(ctx context.Context, b *bench, what []string) (err error) {
 	if b.coredns, err = b.build("./cmd/coredns"); err != nil {
 		return err
 	}
-	for _, m := range []struct {
-		name    string
-		measure func() (string, error)
-	}{{"throughput", b.measureThroughput}, {"scale", b.measureScale}, {"storm", b.measureStorm}} {
-		if len(what) > 0 && !slices.Contains(what, m.name) {
+	for _, m := range measurements {
+		if len(names) > 0 && !slices.Contains(names, m.name) {
 			continue
 		}
-		tables, err := m.measure()
+		tables, err := m.measure(b)
 		if err != nil {
 			return err
 		}
+		tables = fmt.Sprintf("%s, %d rounds, %s\n\n%s", processor(), b.rounds, dateOf(time.Now()), tables)
 		fmt.Println(tables)
+		if b.readme {
+			if err := writeTables("bench/README.md", m.name, tables); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// processor returns what this machine computes with.
+func processor() string {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	_, rest, _ := strings.Cut(string(info), "model name")
+	model, _, _ := strings.Cut(strings.TrimLeft(rest, "\t: "), "\n")
+	build, _ := debug.ReadBuildInfo()
+	return model + ", " + build.GoVersion
+}
+
+func dateOf(t time.Time) string { return t.Format(time.DateOnly) }
+
+// writeTables puts tables between the marks of name in a file.
+func writeTables(path, name, tables string) error {
+	text, err := os.ReadFile(path) // #nosec G304 -- a constant
+	if err != nil {
+		return err
+	}
+	begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->\n"
+	head, rest, ok := strings.Cut(string(text), begin)
+	_, tail, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		return fmt.Errorf("%s: no place for %s", path, name)
+	}
+	return os.WriteFile(path, []byte(head+begin+tables+"\n"+end+tail), 0o644) // #nosec G306 -- it is to be read
 }
 
 // format returns the median of s, and its least and largest figure.

@@ -28,12 +28,14 @@ var packages = []string{"dnsperf", "unbound", "pdns-server", "pdns-backend-bind"
 
 // bench is one run of measurements.
 type bench struct {
-	ctx     context.Context
-	dir     string // for all files
-	rounds  int
-	length  time.Duration // of each measurement
-	coredns string        // path of the built server
-	servers []*server
+	ctx       context.Context
+	dir       string // for all files
+	rounds    int
+	length    time.Duration // of each measurement
+	stormLoad int           // queries a second
+	coredns   string        // path of the built server
+	readme    bool          // the tables go into README.md too
+	servers   []*server
 }
 
 // server is a process that answers at addr.

@@ -21,7 +21,6 @@ import (
 const (
 	stormAliases = 1_000_000
 	stormTTL     = 120 * time.Second // from the start of the resolver until all answers end, in the same second
-	stormLoad    = 5_000             // queries a second for random aliases
 	probeRate    = 1000              // queries a second for an alias that stays fresh
 	probeLength  = 25 * time.Second
 	lasting      = 900_000 // the number of its target, and the first of those whose TTL stays what it is
@@ -104,7 +103,7 @@ func (b *bench) storm() (before, during, lookups float64, err error) {
 func (b *bench) load(s *server, queries string, length time.Duration) (*exec.Cmd, error) {
 	host, port, _ := net.SplitHostPort(s.addr)
 	cmd := exec.CommandContext(b.ctx, "taskset", "-c", clientCore, "dnsperf", "-s", host, "-p", port, "-d", queries, // #nosec G204
-		"-l", strconv.Itoa(int(length.Seconds())), "-c", "1", "-T", "1", "-q", "10000", "-Q", strconv.Itoa(stormLoad))
+		"-l", strconv.Itoa(int(length.Seconds())), "-c", "1", "-T", "1", "-q", "10000", "-Q", strconv.Itoa(b.stormLoad))
 	return cmd, cmd.Start()
 }
 
