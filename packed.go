@@ -53,8 +53,11 @@ func handlersOf(block *dnsserver.Config) (handlers []plugin.Handler, all bool) {
 func isPlain(addr string) bool { return strings.HasPrefix(addr, transport.DNS+"://") }
 
 // writePacked sends ans as the response to r in wire form. It reports whether it could: not when it is too long for the
-// client or for the buffer, or repeats options of the query.
+// client or for the buffer, repeats options of the query, or has a code, which prometheus would not see.
 func writePacked(w dns.ResponseWriter, r *dns.Msg, ans *answer) bool {
+	if ans.rcode != dns.RcodeSuccess {
+		return false
+	}
 	opt := r.IsEdns0()
 	if opt != nil && slices.ContainsFunc(opt.Option, func(o dns.EDNS0) bool { return edns.SupportedOption(o.Option()) }) {
 		return false
@@ -88,7 +91,7 @@ const (
 // pack returns ans as the response to r, whose OPT record is opt, in wire form. It is in b, unless it is longer than that.
 func pack(b []byte, r *dns.Msg, opt *dns.OPT, ans *answer) (wire []byte, ok bool) {
 	q := r.Question[0]
-	flags := uint16(flagQR|flagAA) | uint16(ans.rcode) // #nosec G115 -- NOERROR or SERVFAIL
+	flags := uint16(flagQR | flagAA)
 	if r.RecursionDesired {
 		flags |= flagRD
 	}

@@ -220,6 +220,59 @@ func TestMetricsAndLog(t *testing.T) {
 	}
 }
 
+// The response is the same whether it leaves in wire form or, because of log, as a message, and prometheus sees both.
+func TestBothForms(t *testing.T) {
+	t.Parallel()
+	zone := upstream.Zone("app.hosting.example. 3600 IN A 203.0.113.80", "app.hosting.example. 3600 IN A 203.0.113.81")
+	up := upstream.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		if strings.HasPrefix(r.Question[0].Name, "dead") {
+			w.WriteMsg(new(dns.Msg).SetRcode(r, dns.RcodeRefused))
+			return
+		}
+		zone(w, r)
+	})
+	var servers [2]*process
+	var pages [2]string
+	for i, plugins := range []string{"", "log\n"} {
+		port := freePort(t)
+		pages[i] = local(freePort(t))
+		servers[i] = serve(t, port, block("example.org", port, `
+			record @ app.hosting.example
+			record dead dead.hosting.example
+			on_failure servfail
+			upstream `+up.Addr, plugins+"prometheus "+pages[i]))
+	}
+	for _, q := range []dns.Question{
+		{Name: "example.org.", Qtype: dns.TypeA}, {Name: "eXAMPLE.org.", Qtype: dns.TypeA}, {Name: "example.org.", Qtype: dns.TypeAAAA},
+		{Name: "example.org.", Qtype: dns.TypeMX}, {Name: "dead.example.org.", Qtype: dns.TypeA},
+	} {
+		for _, network := range []string{"udp", "tcp"} {
+			var texts [2]string
+			for i, server := range servers {
+				m := query(t, server.addr, network, q.Name, q.Qtype)
+				m.Id = 0
+				texts[i] = strings.ToLower(regexp.MustCompile(`\t[0-9]+\tIN`).ReplaceAllString(m.String(), "\tTTL\tIN"))
+			}
+			if texts[0] != texts[1] {
+				t.Errorf("%s over %s: in wire form\n%s\nas a message\n%s", q.Name, network, texts[0], texts[1])
+			}
+		}
+	}
+	count := func(page, rcode string) (n float64) {
+		for name, value := range metrics(t, page) {
+			if strings.HasPrefix(name, "coredns_dns_responses_total{") && strings.Contains(name, fmt.Sprintf(`rcode=%q`, rcode)) {
+				n += value
+			}
+		}
+		return n
+	}
+	for _, page := range pages {
+		if ok, failed := count(page, "NOERROR"), count(page, "SERVFAIL"); ok != 8 || failed != 2 {
+			t.Errorf("prometheus has counted %v responses with NOERROR and %v with SERVFAIL, want 8 and 2", ok, failed)
+		}
+	}
+}
+
 // changing returns a handler that knows one target with this address, which soon may be another, and fails for the
 // target dead.
 func changing(address string) upstream.Handler {
