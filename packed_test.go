@@ -64,6 +64,14 @@ func comparePacked(t testing.TB, r *dns.Msg, ans *answer) (wire *wireWriter, ok 
 		return nil, false
 	}
 	request.NewScrubWriter(r.Copy(), whole).WriteMsg(response(r, ans))
+	state := request.Request{W: wire, Req: r}
+	if len(wire.wire) > state.Size() {
+		t.Errorf("%d octets for a client that takes %d", len(wire.wire), state.Size())
+	}
+	// The library reckons with more than it writes when names are as short as pointers to them, and truncates too early.
+	if m := new(dns.Msg); m.Unpack(whole.wire) == nil && m.Truncated {
+		return wire, true
+	}
 	if diff := cmp.Diff(whole.read(t), wire.read(t)); diff != "" {
 		t.Errorf("-message +wire form:\n%s", diff)
 	}
