@@ -297,9 +297,9 @@ func (a *Alias) arrive(q question, al *alias, d destination, err error) answer {
 	if d.own {
 		return a.make(q, d.addrs, hit, a.cache.clamp(d.limit))
 	}
-	place := &al.cells[family(q.qtype)]
-	if al.inside { // where it leads may change
-		place = new(atomic.Pointer[cell])
+	var place *atomic.Pointer[cell]
+	if !al.inside { // otherwise where it leads may change
+		place = &al.cells[family(q.qtype)]
 	}
 	e, left, status := a.cache.get(d.question, d.limit, al.zone, place)
 	switch {

@@ -155,7 +155,7 @@ func (c *cache) stop() {
 
 // get returns the answer to q, what is left of its TTL, and whether it was remembered (hit), had to be looked up (miss) or
 // is stale. With failed the entry says why. limit is the TTL of the record, zone the zone it is in, for the metrics. place is for
-// the cell of q.
+// the cell of q, or nil.
 func (c *cache) get(q question, limit uint32, zone string, place *atomic.Pointer[cell]) (e *entry, left time.Duration, s status) {
 	now := c.now()
 	e = c.memory.loadAt(q, place)

@@ -302,7 +302,7 @@ func TestOneLookup(t *testing.T) {
 		var got [statuses]atomic.Int32
 		for range 10_000 {
 			wg.Go(func() {
-				_, _, status := a.cache.get(target, noLimit, "example.org.", new(atomic.Pointer[cell]))
+				_, _, status := a.cache.get(target, noLimit, "example.org.", nil)
 				got[status].Add(1)
 			})
 		}
@@ -319,7 +319,7 @@ func TestOneLookup(t *testing.T) {
 // A query that comes just when a lookup ends does not start another one on what it saw before.
 func TestLateToTheLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		a.cache.get(target, noLimit, "example.org.", new(atomic.Pointer[cell]))
+		a.cache.get(target, noLimit, "example.org.", nil)
 		e, _, status := a.cache.lookup(target, noLimit, "example.org.", nothing)
 		if status != miss || len(e.addrs) == 0 || r.lookups() != 1 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
@@ -335,7 +335,7 @@ func TestLateToTheLookup(t *testing.T) {
 // What was evicted while a query looked at it is looked up.
 func TestEvictedMeanwhile(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		e, _, _ := a.cache.get(target, noLimit, "example.org.", new(atomic.Pointer[cell]))
+		e, _, _ := a.cache.get(target, noLimit, "example.org.", nil)
 		a.cache.memory.answers.Invalidate(target)
 		if e, _, status := a.cache.lookup(target, noLimit, "example.org.", e); status != miss || len(e.addrs) == 0 || r.lookups() != 2 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
@@ -422,7 +422,7 @@ func TestMaxConcurrent(t *testing.T) {
 		var got [statuses]atomic.Int32
 		for i := range 10 {
 			wg.Go(func() {
-				e, _, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "", new(atomic.Pointer[cell]))
+				e, _, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "", nil)
 				got[status].Add(1)
 				if status == failed && e.cause.outcome != "overload" {
 					t.Errorf("failed with %v", e.cause)
@@ -435,7 +435,7 @@ func TestMaxConcurrent(t *testing.T) {
 		}
 		r.delay = 0
 		for i := range 10 {
-			if _, _, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "", new(atomic.Pointer[cell])); status == failed {
+			if _, _, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "", nil); status == failed {
 				t.Errorf("t%d still fails", i)
 			}
 		}
@@ -447,13 +447,13 @@ func TestBackgroundLeavesRoom(t *testing.T) {
 	inBubble(t, "max_concurrent 8", func(t *testing.T, a *Alias, r *fakeResolver) {
 		name := func(i int) question { return question{fmt.Sprintf("t%d.example.", i), dns.TypeA} }
 		for i := range 8 {
-			a.cache.get(name(i), noLimit, "", new(atomic.Pointer[cell]))
+			a.cache.get(name(i), noLimit, "", nil)
 		}
 		time.Sleep(290 * time.Second)
 		r.delay = time.Second
 		skipped := counted(t, refreshesCount.WithLabelValues("skipped"), func() {
 			for i := range 8 {
-				a.cache.get(name(i), noLimit, "", new(atomic.Pointer[cell]))
+				a.cache.get(name(i), noLimit, "", nil)
 			}
 		})
 		synctest.Wait()
@@ -463,7 +463,7 @@ func TestBackgroundLeavesRoom(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 6 {
 			wg.Go(func() {
-				if _, _, status := a.cache.get(name(100+i), noLimit, "", new(atomic.Pointer[cell])); status != miss {
+				if _, _, status := a.cache.get(name(100+i), noLimit, "", nil); status != miss {
 					t.Errorf("client %d: %s", i, status)
 				}
 			})
@@ -476,7 +476,7 @@ func TestBackgroundLeavesRoom(t *testing.T) {
 func TestCacheSize(t *testing.T) {
 	inBubble(t, "cache_size 100", func(t *testing.T, a *Alias, r *fakeResolver) {
 		for i := range 10_000 {
-			a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "", new(atomic.Pointer[cell]))
+			a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "", nil)
 		}
 		synctest.Wait()
 		a.cache.memory.answers.CleanUp()
@@ -490,13 +490,13 @@ func TestCacheSize(t *testing.T) {
 func TestPanicInLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		a.cache.resolve = func(context.Context, question, int) (outcome, error) { panic("lookup") }
-		e, _, status := a.cache.get(target, noLimit, "", new(atomic.Pointer[cell]))
+		e, _, status := a.cache.get(target, noLimit, "", nil)
 		if status != failed || e.cause.outcome != "error" {
 			t.Errorf("%s: %v", status, e.cause)
 		}
 		a.cache.resolve = r.resolve
 		time.Sleep(minBackoff)
-		if _, _, status := a.cache.get(target, noLimit, "", new(atomic.Pointer[cell])); status != miss {
+		if _, _, status := a.cache.get(target, noLimit, "", nil); status != miss {
 			t.Errorf("after the panic: %s", status)
 		}
 	})
@@ -600,7 +600,7 @@ func TestPopularNamesSurviveFlood(t *testing.T) {
 			inBubble(t, "cache_size 200", func(t *testing.T, a *Alias, r *fakeResolver) {
 				others, lost := 0, make(map[int]int)
 				get := func(format string, i int) *entry {
-					e, _, _ := a.cache.get(question{fmt.Sprintf(format, i), dns.TypeA}, noLimit, "example.org.", new(atomic.Pointer[cell]))
+					e, _, _ := a.cache.get(question{fmt.Sprintf(format, i), dns.TypeA}, noLimit, "example.org.", nil)
 					return e
 				}
 				seconds := func(n, perSecond int) {
@@ -643,7 +643,7 @@ func TestChangingTarget(t *testing.T) {
 			addrs[0] = byte(i)
 			r.say(outcome{addrs: addrs, ttl: 0}, nil)
 			for j := range 10 { // ten targets of one kind
-				a.cache.get(question{fmt.Sprintf("t%d.example.", j), dns.TypeAAAA}, noLimit, "example.org.", new(atomic.Pointer[cell]))
+				a.cache.get(question{fmt.Sprintf("t%d.example.", j), dns.TypeAAAA}, noLimit, "example.org.", nil)
 			}
 			synctest.Wait()
 			time.Sleep(time.Second)
@@ -699,7 +699,7 @@ func TestStarvedLookups(t *testing.T) {
 		for i := range 8 { // twice as many as there is room for
 			clients.Go(func() {
 				for n := 0; time.Now().Before(end); n++ {
-					a.cache.get(question{fmt.Sprintf("t%d-%d.example.", i, n), dns.TypeA}, noLimit, "example.org.", new(atomic.Pointer[cell]))
+					a.cache.get(question{fmt.Sprintf("t%d-%d.example.", i, n), dns.TypeA}, noLimit, "example.org.", nil)
 					time.Sleep(20 * time.Millisecond)
 				}
 			})

@@ -112,8 +112,11 @@ func (m *memory) load(q question) *entry {
 	return m.failure(q)
 }
 
-// loadAt is load for the one who keeps the cell of q at place, where it is put when it is found.
+// loadAt is load for the one who keeps the cell of q at place, where it is put when it is found, unless place is nil.
 func (m *memory) loadAt(q question, place *atomic.Pointer[cell]) *entry {
+	if place == nil {
+		return m.load(q)
+	}
 	if c := place.Load(); c != nil && rand.Uint32()%searches != 0 { // #nosec G404 -- no secret
 		if e := c.entry.Load(); e != nil {
 			return e

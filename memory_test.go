@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -205,7 +204,7 @@ func TestRestoredAge(t *testing.T) {
 			if left := c.left(e, noLimit, wall); left != test.left {
 				t.Errorf("%s left, want %s", left, test.left)
 			}
-			if _, _, s := c.get(target, noLimit, "", new(atomic.Pointer[cell])); s != test.status {
+			if _, _, s := c.get(target, noLimit, "", nil); s != test.status {
 				t.Errorf("status %s, want %s", s, test.status)
 			}
 			c.stop()
@@ -413,7 +412,7 @@ func TestRestoredDuringLookup(t *testing.T) {
 			c.memory.Restore(recordKey(target), c.memory.recordValue(old))
 			return outcome{}, errDown
 		}
-		if _, _, s := c.get(target, noLimit, "", new(atomic.Pointer[cell])); s != test.want || !c.memory.load(target).failing() {
+		if _, _, s := c.get(target, noLimit, "", nil); s != test.want || !c.memory.load(target).failing() {
 			t.Errorf("stale %s: status %s, failing %v", test.stale, s, c.memory.load(target).failing())
 		}
 		c.stop()

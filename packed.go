@@ -30,23 +30,19 @@ var transparent = []string{"metadata", "cancel", "bufsize", "prometheus", "error
 
 // packable reports whether no plugin before alias in the server block has to see its responses.
 func packable(block *dnsserver.Config) bool {
-	handlers, all := handlersOf(block)
-	for _, h := range handlers {
-		if _, self := h.(*Alias); self {
-			return all
-		}
-		if !slices.Contains(transparent, h.Name()) {
-			return false
-		}
-	}
-	return false
+	before, _, ok := neighbours(block)
+	return ok && !slices.ContainsFunc(before, func(h plugin.Handler) bool { return !slices.Contains(transparent, h.Name()) })
 }
 
-// handlersOf returns the plugins of the server block, in their order. all says that there are no others: one that has not the
-// name of its directive may be anywhere.
-func handlersOf(block *dnsserver.Config) (handlers []plugin.Handler, all bool) {
-	handlers = block.Handlers()
-	return handlers, len(handlers) == len(block.Plugin)
+// neighbours returns the plugins before and behind alias in the server block, in their order. It is not ok when there may be
+// others: one that has not the name of its directive may be anywhere.
+func neighbours(block *dnsserver.Config) (before, behind []plugin.Handler, ok bool) {
+	handlers := block.Handlers()
+	self := slices.IndexFunc(handlers, func(h plugin.Handler) bool { _, self := h.(*Alias); return self })
+	if self < 0 || len(handlers) != len(block.Plugin) {
+		return nil, nil, false
+	}
+	return handlers[:self], handlers[self+1:], true
 }
 
 // isPlain reports whether the server at addr talks plain DNS. Others have writers that need the message.

@@ -221,19 +221,19 @@ func FuzzPack(f *testing.F) {
 	}
 	soa := fake.RRs(exampleSOA)
 	f.Fuzz(func(t *testing.T, owner string, qtype, size, flags uint16, addrs []byte, ttl uint32, s uint8) {
+		if !isAddress(qtype) {
+			qtype = []uint16{dns.TypeA, dns.TypeAAAA}[qtype%2]
+		}
 		r := new(dns.Msg).SetQuestion(owner, qtype)
 		r.RecursionDesired, r.CheckingDisabled, r.AuthenticatedData = flags&flagRD != 0, flags&flagCD != 0, flags&0x20 != 0
 		if size > 0 {
 			r.SetEdns0(size, flags&flagDO != 0)
 		}
 		wire, err := r.Pack()
-		if err != nil || !isAddress(qtype) || r.Unpack(wire) != nil { // it comes from the network
-			t.Skip("no such query")
+		if err != nil || r.Unpack(wire) != nil {
+			return // no such query comes from the network
 		}
-		addrs = addrs[:len(addrs)/addrLen(qtype)*addrLen(qtype)]
-		if len(addrs)/addrLen(qtype) > maxAddrs {
-			t.Skip("no such answer")
-		}
+		addrs = addrs[:min(len(addrs)/addrLen(qtype), maxAddrs)*addrLen(qtype)]
 		ans := answer{status: status(s) % statuses, addrs: addrs, ttl: ttl}
 		if len(addrs) == 0 {
 			ans.ns = soa

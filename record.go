@@ -39,13 +39,16 @@ type record struct {
 type zones map[string]struct{}
 
 // match returns the closest zone that encloses name, or "".
-func (z zones) match(name string) string {
+func (z zones) match(name string) string { return closest(z, name) }
+
+// closest returns the closest of zs that encloses name, or "".
+func closest[V any](zs map[string]V, name string) string {
 	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
-		if _, ok := z[name[off:]]; ok {
+		if _, ok := zs[name[off:]]; ok {
 			return name[off:]
 		}
 	}
-	if _, ok := z["."]; ok {
+	if _, ok := zs["."]; ok {
 		return "."
 	}
 	return ""
@@ -111,8 +114,8 @@ func newRecords(zs zones) *records {
 	return rs
 }
 
-// add makes owner, which is in zones, an alias, and reports whether it had no record yet.
-func (rs *records) add(owner, target string, ttl uint32) bool {
+// add makes owner, which is in the zone of s, the alias that s says, and reports whether it had no record yet.
+func (rs *records) add(owner string, s said) bool {
 	name, wildcard := cutWildcard(owner)
 	at := rs.node(name)
 	if wildcard {
@@ -121,11 +124,10 @@ func (rs *records) add(owner, target string, ttl uint32) bool {
 	if binary.NativeEndian.Uint32(rs.nodes[at:]) != 0 {
 		return false
 	}
-	zone := rs.zones.match(owner)
-	binary.NativeEndian.PutUint32(rs.nodes[at:], rs.index(said{target, zone, ttl}))
+	binary.NativeEndian.PutUint32(rs.nodes[at:], rs.index(s))
 	rs.count++
 	rs.wildcards = rs.wildcards || wildcard
-	for off, end := 0, false; !end && name[off:] != zone; off, end = dns.NextLabel(name, off) {
+	for off, end := 0, false; !end && name[off:] != s.zone; off, end = dns.NextLabel(name, off) {
 		rs.node(name[off:])
 	}
 	return true

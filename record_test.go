@@ -33,10 +33,11 @@ func TestRecordsFind(t *testing.T) {
 	zs := zones{"example.org.": {}, "sub.example.org.": {}, long: {}}
 	rs := newRecords(zs)
 	for _, owner := range []string{"example.org.", "a.b.example.org.", "*.example.org.", "*.shop.example.org.", "x.shop.example.org.", "sub.example.org."} {
-		if !rs.add(owner, owner, 0) {
+		s := said{target: owner, zone: zs.match(owner)}
+		if !rs.add(owner, s) {
 			t.Fatalf("%s is there already", owner)
 		}
-		if rs.add(owner, owner, 0) {
+		if rs.add(owner, s) {
 			t.Errorf("%s was added twice", owner)
 		}
 	}
@@ -84,8 +85,8 @@ func TestRecordsFind(t *testing.T) {
 
 func TestRootWildcard(t *testing.T) {
 	rs := newRecords(zones{".": {}})
-	rs.add("*.", "*.", 0)
-	rs.add("example.org.", "example.org.", 0)
+	rs.add("*.", said{target: "*.", zone: "."})
+	rs.add("example.org.", said{target: "example.org.", zone: "."})
 	rs.seal()
 	for name, want := range map[string]string{"net.": "*.", "a.net.": "*.", "example.org.": "example.org."} {
 		if r, _ := rs.find(name); r.alias == nil || r.target != want {

@@ -398,7 +398,8 @@ func (cfg *config) setRecord(args []string) error {
 	if err != nil {
 		return err
 	}
-	if cfg.zones.match(owner) == "" {
+	zone := cfg.zones.match(owner)
+	if zone == "" {
 		return fmt.Errorf("'%s' is outside of %s", args[0], strings.Join(cfg.origins, " "))
 	}
 	target, err := targetName(args[1])
@@ -414,7 +415,7 @@ func (cfg *config) setRecord(args []string) error {
 			return err
 		}
 	}
-	if !cfg.records.add(owner, target, ttl) {
+	if !cfg.records.add(owner, said{target, zone, ttl}) {
 		return fmt.Errorf("'%s' has a record already", args[0])
 	}
 	return nil

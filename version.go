@@ -2,7 +2,6 @@ package alias
 
 import (
 	"maps"
-	"slices"
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
@@ -22,13 +21,12 @@ type zoneFinder func(name string) *file.Zone
 
 // zonesBehind returns what finds the zones of the plugins that come right after alias in the server block.
 func zonesBehind(block *dnsserver.Config) zoneFinder {
-	handlers, all := handlersOf(block)
-	self := slices.IndexFunc(handlers, func(h plugin.Handler) bool { _, self := h.(*Alias); return self })
-	if !all || self < 0 {
+	_, behind, ok := neighbours(block)
+	if !ok {
 		return nil
 	}
 	var finders []zoneFinder
-	for _, h := range handlers[self+1:] {
+	for _, h := range behind {
 		f := zonesOf(h)
 		if f == nil { // it may answer before those that follow it
 			break
@@ -51,28 +49,17 @@ func zonesOf(h plugin.Handler) zoneFinder {
 	switch h := h.(type) {
 	case file.File:
 		fixed := maps.Clone(h.Z)
-		return func(name string) *file.Zone { return closest(fixed, name) }
+		return func(name string) *file.Zone { return fixed[closest(fixed, name)] }
 	case *secondary.Secondary:
-		fixed := maps.Clone(h.Z)
-		return func(name string) *file.Zone { return closest(fixed, name) }
+		return zonesOf(h.File)
 	case auto.Auto:
 		return func(name string) *file.Zone {
 			h.RLock()
 			defer h.RUnlock()
-			return closest(h.Z, name)
+			return h.Z[closest(h.Z, name)]
 		}
 	}
 	return nil
-}
-
-// closest returns the closest zone that encloses name, or nil.
-func closest(zs map[string]*file.Zone, name string) *file.Zone {
-	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
-		if z, ok := zs[name[off:]]; ok {
-			return z
-		}
-	}
-	return zs["."]
 }
 
 // versionOf returns the SOA record that m, the backend's response to q, has straight from the zone, or nil. It has none when it

@@ -91,7 +91,7 @@ func (b *bench) measure(names []string) (err error) {
 		if err != nil {
 			return err
 		}
-		tables = fmt.Sprintf("%s, %d rounds, %s\n\n%s", processor(), b.rounds, dateOf(time.Now()), tables)
+		tables = fmt.Sprintf("%s, %d rounds, %s\n\n%s", processor(), b.rounds, time.Now().Format(time.DateOnly), tables)
 		fmt.Println(tables)
 		if b.readme {
 			if err := writeTables("bench/README.md", m.name, tables); err != nil {
@@ -110,8 +110,6 @@ func processor() string {
 	build, _ := debug.ReadBuildInfo()
 	return model + ", " + build.GoVersion
 }
-
-func dateOf(t time.Time) string { return t.Format(time.DateOnly) }
 
 // writeTables puts tables between the marks of name in a file.
 func writeTables(path, name, tables string) error {

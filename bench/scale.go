@@ -168,10 +168,8 @@ func (b *bench) measureMemory(one, all string, n int, resolver string) (string, 
 	if _, err := b.throughput(asked, filepath.Join(all, "queries.both"), "-n", "1", "-l", "300"); err != nil {
 		return "", err
 	}
-	select {
-	case <-time.After(settled):
-	case <-b.ctx.Done():
-		return "", b.ctx.Err()
+	if err := wait(b.ctx, settled); err != nil {
+		return "", err
 	}
 	base, err := empty.resident()
 	if err != nil {

@@ -105,22 +105,54 @@ func (b *bench) launch(core, addr, probe string, env []string, program string, a
 		s.Wait()
 	}()
 	b.servers = append(b.servers, s)
-	for time.Since(began) < 5*time.Minute {
-		if m, err := ask(addr, probe); err == nil && m.Rcode == dns.RcodeSuccess && len(m.Answer) > 0 {
-			s.startup = time.Since(began)
-			return s, nil
-		}
+	err := b.await(s.Path+" answers", 10*time.Millisecond, func() (bool, error) {
 		select {
 		case <-s.ended:
-			return nil, fmt.Errorf("%s ended: %s\n%s", s.Cmd, s.ProcessState, out)
-		case <-time.After(10 * time.Millisecond):
+			return false, fmt.Errorf("%s ended: %s\n%s", s.Cmd, s.ProcessState, out)
+		default:
+		}
+		m, err := ask(addr, probe)
+		return err == nil && m.Rcode == dns.RcodeSuccess && len(m.Answer) > 0, nil
+	})
+	s.startup = time.Since(began)
+	return s, err
+}
+
+// await returns when condition is true, which is tried at each interval. It is an error when that takes longer than patience,
+// or condition has one.
+func (b *bench) await(what string, interval time.Duration, condition func() (bool, error)) error {
+	ctx, cancel := context.WithTimeoutCause(b.ctx, patience, fmt.Errorf("waited %s until %s", patience, what))
+	defer cancel()
+	for {
+		if ok, err := condition(); ok || err != nil {
+			return err
+		}
+		if err := wait(ctx, interval); err != nil {
+			return err
 		}
 	}
-	return nil, fmt.Errorf("%s does not answer", s.Cmd)
+}
+
+// patience is how long anything may take.
+const patience = 5 * time.Minute
+
+// wait waits for d, or until ctx ends, and returns why that is.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // launchCoreDNS starts the built server with this Corefile, in which PORT is to stand for the port.
 func (b *bench) launchCoreDNS(name, probe, corefile string) (*server, error) {
+	return b.launchCorefile(b.coredns, nil, name, probe, corefile)
+}
+
+// launchCorefile is launchCoreDNS for another program, with further environment variables.
+func (b *bench) launchCorefile(program string, env []string, name, probe, corefile string) (*server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -130,7 +162,12 @@ func (b *bench) launchCoreDNS(name, probe, corefile string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.launch(serverCore, addr, probe, nil, b.coredns, "-conf", path, "-quiet")
+	return b.launch(serverCore, addr, probe, env, program, "-conf", path, "-quiet")
+}
+
+// client returns a program that runs on the core of the clients.
+func (b *bench) client(program string, args ...string) *exec.Cmd {
+	return exec.CommandContext(b.ctx, "taskset", append([]string{"-c", clientCore, program}, args...)...) // #nosec G204 -- named here
 }
 
 // stop ends s and waits for it.
@@ -162,9 +199,8 @@ func (s *server) resident() (int, error) {
 // throughput returns how many queries of the file s answers a second. They must all be answered, with NOERROR.
 func (b *bench) throughput(s *server, queries string, options ...string) (float64, error) {
 	host, port, _ := net.SplitHostPort(s.addr)
-	args := []string{"-c", clientCore, "dnsperf", "-s", host, "-p", port, "-d", queries,
-		"-l", strconv.Itoa(int(b.length.Seconds())), "-c", "1", "-T", "1", "-q", "100"}
-	cmd := exec.CommandContext(b.ctx, "taskset", append(args, options...)...) // #nosec G204 -- named here
+	args := []string{"-s", host, "-p", port, "-d", queries, "-l", strconv.Itoa(int(b.length.Seconds())), "-c", "1", "-T", "1", "-q", "100"}
+	cmd := b.client("dnsperf", append(args, options...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w\n%s", cmd, err, out)

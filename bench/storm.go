@@ -84,7 +84,9 @@ func (b *bench) storm() (before, during, lookups float64, err error) {
 	if before, err = b.probe(s.addr); err != nil {
 		return 0, 0, 0, err
 	}
-	wait(b.ctx, time.Until(end.Add(-stormTTL/10)))
+	if err := wait(b.ctx, time.Until(end.Add(-stormTTL/10))); err != nil {
+		return 0, 0, 0, err
+	}
 	first, err := scrape(monitor)
 	if err != nil {
 		return 0, 0, 0, err
@@ -102,7 +104,7 @@ func (b *bench) storm() (before, during, lookups float64, err error) {
 // load lets dnsperf ask for random aliases.
 func (b *bench) load(s *server, queries string, length time.Duration) (*exec.Cmd, error) {
 	host, port, _ := net.SplitHostPort(s.addr)
-	cmd := exec.CommandContext(b.ctx, "taskset", "-c", clientCore, "dnsperf", "-s", host, "-p", port, "-d", queries, // #nosec G204
+	cmd := b.client("dnsperf", "-s", host, "-p", port, "-d", queries,
 		"-l", strconv.Itoa(int(length.Seconds())), "-c", "1", "-T", "1", "-q", "10000", "-Q", strconv.Itoa(b.stormLoad))
 	return cmd, cmd.Start()
 }
@@ -113,7 +115,7 @@ func (b *bench) probe(addr string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	out, err := exec.CommandContext(b.ctx, "taskset", "-c", clientCore, self, "probe", addr, "fresh."+zone).Output() // #nosec G204
+	out, err := b.client(self, "probe", addr, "fresh."+zone).Output()
 	if err != nil {
 		return 0, err
 	}
@@ -165,7 +167,9 @@ func runProbe(ctx context.Context, addr, name string, out io.Writer) error {
 			return err
 		}
 	}
-	wait(ctx, time.Second)
+	if err := wait(ctx, time.Second); err != nil {
+		return err
+	}
 	mu.Lock()
 	defer mu.Unlock()
 	for i, d := range took {
@@ -180,17 +184,13 @@ func runProbe(ctx context.Context, addr, name string, out io.Writer) error {
 
 // awaitQuiet returns when the server that is monitored looks nothing up any more.
 func (b *bench) awaitQuiet(monitor string) error {
-	for last := -1.0; ; {
-		now, err := scrape(monitor)
-		if err != nil {
-			return err
-		}
-		if now == last {
-			return nil
-		}
-		last = now
-		wait(b.ctx, 2*time.Second)
-	}
+	last := -1.0
+	return b.await("no more is looked up", 2*time.Second, func() (bool, error) {
+		before := last
+		var err error
+		last, err = scrape(monitor)
+		return last == before, err
+	})
 }
 
 // scrape returns how many requests to upstreams there were.
@@ -215,11 +215,4 @@ func scrape(monitor string) (float64, error) {
 		}
 	}
 	return sum, nil
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }

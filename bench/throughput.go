@@ -9,11 +9,11 @@ import (
 )
 
 // The zones of the contestants are named after the number of addresses of their apex.
-var (
-	addressCounts = []int{1, 2, 16}
-	zoneName      = func(addresses int) string { return fmt.Sprintf("addresses-%02d.example.", addresses) }
-	targetName    = func(addresses int) string { return fmt.Sprintf("target-%02d.host.example.", addresses) }
-)
+var addressCounts = []int{1, 2, 16}
+
+func zoneName(addresses int) string { return fmt.Sprintf("addresses-%02d.example.", addresses) }
+
+func targetName(addresses int) string { return fmt.Sprintf("target-%02d.host.example.", addresses) }
 
 // contestant is a server that is measured.
 type contestant struct {
@@ -158,15 +158,12 @@ func launchStale(b *bench, _ string) (*server, error) {
 	}
 	b.stop(resolver)
 	for _, n := range addressCounts {
-		for {
+		err := b.await("answers are stale", 100*time.Millisecond, func() (bool, error) {
 			m, err := ask(s.addr, zoneName(n))
-			if err != nil {
-				return nil, err
-			}
-			if len(m.Answer) == n && m.Answer[0].Header().Ttl == 30 { // stale_ttl
-				break
-			}
-			time.Sleep(100 * time.Millisecond)
+			return err == nil && len(m.Answer) == n && m.Answer[0].Header().Ttl == 30, err // stale_ttl
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	return s, nil
@@ -177,16 +174,7 @@ func launchPrepacked(b *bench, _ string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	_, port, _ := net.SplitHostPort(addr)
-	path, err := b.write("prepacked.corefile", strings.ReplaceAll(blocks("prepacked"), "PORT", port))
-	if err != nil {
-		return nil, err
-	}
-	return b.launch(serverCore, addr, zoneName(2), []string{"PREPACKED=all.zone"}, program, "-conf", path, "-quiet")
+	return b.launchCorefile(program, []string{"PREPACKED=all.zone"}, "prepacked", zoneName(2), blocks("prepacked"))
 }
 
 func launchPowerDNS(b *bench, resolver string) (*server, error) {
