@@ -304,12 +304,12 @@ func (a *Alias) arrive(q question, al *alias, d destination, err error) answer {
 	e, left, status := a.cache.get(d.question, d.limit, al.zone, place)
 	switch {
 	case status == failed:
-		return a.fail(q, e.cause)
+		return a.fail(q, e.why())
 	case d.links+e.links > maxLinks:
 		return a.fail(q, tooLong())
 	case status == stale || left <= 0:
 		ans := a.make(q, e.addrs, stale, a.staleTTL)
-		ans.past, ans.cause = -left, e.cause
+		ans.past, ans.cause = -left, e.why()
 		return ans
 	}
 	// Whole seconds of age make the TTL count down.

@@ -48,9 +48,25 @@ type entry struct {
 	stored   time.Time // when the answer came
 	saved    time.Time // when the answer came that is in the file
 
+	*trouble // nil unless the target has failed since
+
+	room [16]byte // that of the addresses, when they are few: one piece of memory less for each answer
+}
+
+// trouble is what there is to say about a target that fails.
+type trouble struct {
 	failures int       // since the last answer
-	retry    time.Time // when the target is asked again, if it is failing
-	cause    *failure  // the last failure
+	retry    time.Time // when the target is asked again
+	cause    *failure  // the last one
+}
+
+// compact moves the addresses of e, which nobody else knows yet, into it when they are few.
+func (e *entry) compact() *entry {
+	if n := len(e.addrs); 0 < n && n <= len(e.room) {
+		copy(e.room[:], e.addrs)
+		e.addrs = e.room[:n:n]
+	}
+	return e
 }
 
 // lifetime bounds the TTL of answers.
@@ -78,16 +94,32 @@ func (l lifetime) left(e *entry, limit uint32, now time.Time) time.Duration {
 	return left
 }
 
-func (e *entry) failing() bool { return e.failures > 0 }
+func (e *entry) failing() bool { return e.trouble != nil }
+
+// resting reports whether the target fails and is left alone at now.
+func (e *entry) resting(now time.Time) bool { return e.failing() && now.Before(e.retry) }
+
+// why returns the last failure, or nil.
+func (e *entry) why() *failure {
+	if e.failing() {
+		return e.cause
+	}
+	return nil
+}
 
 // nothing stands for no entry.
 var nothing = new(entry)
 
 // flight is a lookup under way. Everybody who wants its answer waits for the same one.
 type flight struct {
+	question
+	zone       string // for the metrics
+	attempts   int
+	background bool // no client waits for it
+
 	began time.Time     // by the system's clock
-	done  chan struct{} // closed when entry is set
-	entry *entry
+	done  chan struct{} // closed when it is over
+	entry *entry        // what is remembered, before and then after it
 }
 
 // landed returns a flight that is over.
@@ -162,11 +194,11 @@ func (c *cache) get(q question, limit uint32, zone string, place *atomic.Pointer
 	left = c.left(e, limit, now)
 	switch {
 	case e.answered && left > 0:
-		if left <= c.ahead(e, limit) && !now.Before(e.retry) {
+		if left <= c.ahead(e, limit) && !e.resting(now) {
 			c.refresh(q, zone, e)
 		}
 		return e, left, hit
-	case e.failing() && now.Before(e.retry):
+	case e.resting(now):
 		return c.makeDo(e, left)
 	case e.failing() && c.usable(e, left):
 		c.refresh(q, zone, e)
@@ -198,16 +230,19 @@ func (c *cache) makeDo(e *entry, left time.Duration) (*entry, time.Duration, sta
 func (c *cache) lookup(q question, limit uint32, zone string, e *entry) (*entry, time.Duration, status) {
 	left := c.left(e, limit, c.now())
 	usable := c.usable(e, left)
-	f, first := c.fly(q, zone, e, c.attempts(usable), c.lookups)
+	f, first := c.board(flight{question: q, zone: zone, attempts: c.attempts(usable), entry: e})
 	if f == nil {
 		busy := *e
-		busy.cause = networkFailure("overload", errors.New("too many lookups under way"))
+		busy.trouble = &trouble{cause: networkFailure("overload", errors.New("too many lookups under way"))}
 		if c.ctx.Err() != nil {
 			busy.cause = networkFailure(canceled, nil)
 		}
 		return c.makeDo(&busy, left)
 	}
-	if usable && !first && !f.within(c.grace) {
+	switch {
+	case first:
+		c.fly(f)
+	case usable && !f.within(c.grace):
 		return e, left, stale
 	}
 	<-f.done
@@ -245,9 +280,18 @@ func (c *cache) attempts(fallback bool) int {
 // refresh looks q up in the background, unless too much is going on there already: the next query tries again. As nobody waits
 // there are all attempts, and so all upstreams have a chance to be asked.
 func (c *cache) refresh(q question, zone string, e *entry) {
-	if f, _ := c.fly(q, zone, e, c.attempts(false), c.background, c.lookups); f == nil {
+	if c.launch(q, zone, e) == nil {
 		refreshesCount.WithLabelValues("skipped").Inc()
 	}
+}
+
+// launch returns the lookup of q that is under way in the background now, or nil when there is no room for it.
+func (c *cache) launch(q question, zone string, e *entry) *flight {
+	f, first := c.board(flight{question: q, zone: zone, attempts: c.attempts(false), background: true, entry: e})
+	if first {
+		go c.fly(f)
+	}
+	return f
 }
 
 // await returns what is remembered of q when that is fresh or known to fail. Otherwise it looks q up in the background, as
@@ -256,10 +300,10 @@ func (c *cache) await(ctx context.Context, q question, limit uint32, zone string
 	for {
 		now, e := c.now(), c.memory.load(q)
 		left := c.left(e, limit, now)
-		if e.answered && left > 0 || e.failing() && now.Before(e.retry) || ctx.Err() != nil || c.ctx.Err() != nil {
+		if e.answered && left > 0 || e.resting(now) || ctx.Err() != nil || c.ctx.Err() != nil {
 			return e
 		}
-		if f, _ := c.fly(q, zone, e, c.attempts(false), c.background, c.lookups); f != nil {
+		if f := c.launch(q, zone, e); f != nil {
 			select {
 			case <-f.done:
 				return f.entry
@@ -275,45 +319,48 @@ func (c *cache) await(ctx context.Context, q question, limit uint32, zone string
 	}
 }
 
-// fly returns the lookup of q that is under way, or starts it and reports that this is the first to want it; e is
-// what is remembered as far as the caller knows. It returns nil when one of rooms is full, or the cache is stopped.
-func (c *cache) fly(q question, zone string, e *entry, attempts int, rooms ...*semaphore.Weighted) (f *flight, first bool) {
+// board returns the lookup of the question of f that is under way, or f, and reports that f is the first: then the caller is to
+// let it fly. The entry of f is what is remembered as far as the caller knows. It returns nil when too much is under way, or the
+// cache is stopped.
+func (c *cache) board(f flight) (underWay *flight, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f, ok := c.flights[q]; ok {
-		return f, false
+	if underWay, ok := c.flights[f.question]; ok {
+		return underWay, false
 	}
-	if newer := c.memory.load(q); newer != e && newer != nothing {
+	if newer := c.memory.load(f.question); newer != f.entry && newer != nothing {
 		if newer.failing() || c.left(newer, noLimit, c.now()) > 0 { // a lookup ended since the caller looked
 			return landed(newer), false
 		}
-		e = newer // it has come out of the file
+		f.entry = newer // it has come out of the file
 	}
-	if c.ctx.Err() != nil || !acquire(rooms) {
+	if c.ctx.Err() != nil || !c.enter(f.background) {
 		return nil, false
 	}
-	f = &flight{began: time.Now(), done: make(chan struct{}), entry: e}
-	c.flights[q] = f
-	c.wg.Go(func() {
-		defer c.land(q, f)
-		defer release(rooms)
-		background := slices.Contains(rooms, c.background)
-		if background {
-			c.pace.Wait(c.ctx) // a client who comes meanwhile waits too, for as long as spare takes
-		}
-		o, err := c.safely(q, attempts)
-		f.entry = c.settle(q, zone, e, o, err)
-		if background {
-			refreshesCount.WithLabelValues(endedIn(err)).Inc()
-		}
-	})
-	return f, true
+	f.began, f.done = time.Now(), make(chan struct{})
+	c.flights[f.question] = &f
+	c.wg.Add(1)
+	return &f, true
 }
 
-// land lets go all who wait for f.
-func (c *cache) land(q question, f *flight) {
+// fly looks up what f is about, and lets go all who wait for it.
+func (c *cache) fly(f *flight) {
+	defer c.wg.Done()
+	defer c.land(f)
+	defer c.leave(f.background)
+	if f.background {
+		c.pace.Wait(c.ctx) // a client who comes meanwhile waits too, for as long as spare takes
+	}
+	o, err := c.safely(f.question, f.attempts)
+	f.entry = c.settle(f.question, f.zone, f.entry, o, err)
+	if f.background {
+		refreshesCount.WithLabelValues(endedIn(err)).Inc()
+	}
+}
+
+func (c *cache) land(f *flight) {
 	c.mu.Lock()
-	delete(c.flights, q)
+	delete(c.flights, f.question)
 	c.mu.Unlock()
 	close(f.done)
 }
@@ -329,19 +376,25 @@ func (c *cache) safely(q question, attempts int) (o outcome, err error) {
 	return c.resolve(c.ctx, q, attempts)
 }
 
-func acquire(rooms []*semaphore.Weighted) bool {
-	for i, r := range rooms {
-		if !r.TryAcquire(1) {
-			release(rooms[:i])
-			return false
-		}
+// enter takes the room for a lookup, if there is any.
+func (c *cache) enter(background bool) bool {
+	if background && !c.background.TryAcquire(1) {
+		return false
 	}
-	return true
+	if c.lookups.TryAcquire(1) {
+		return true
+	}
+	if background {
+		c.background.Release(1)
+	}
+	return false
 }
 
-func release(rooms []*semaphore.Weighted) {
-	for _, r := range rooms {
-		r.Release(1)
+// leave gives back what enter took.
+func (c *cache) leave(background bool) {
+	c.lookups.Release(1)
+	if background {
+		c.background.Release(1)
 	}
 }
 
@@ -356,7 +409,7 @@ func (c *cache) settle(q question, zone string, old *entry, o outcome, err error
 		if current != nothing { // it may have had to make room
 			before = current
 		}
-		return &entry{outcome: o, answered: true, stored: c.now()}
+		return (&entry{outcome: o, answered: true, stored: c.now()}).compact()
 	})
 	c.tellAnswer(q, zone, before, e)
 	return e
@@ -372,7 +425,7 @@ func (c *cache) settleFailure(q question, old *entry, cause *failure) *entry {
 			before = current
 		}
 		now := c.now()
-		if before != old && (c.left(before, noLimit, now) > 0 || now.Before(before.retry)) {
+		if before != old && (c.left(before, noLimit, now) > 0 || before.resting(now)) {
 			return current // another server block has an answer meanwhile, or has failed too
 		}
 		return before.after(cause, now)
@@ -385,11 +438,13 @@ func (c *cache) settleFailure(q question, old *entry, cause *failure) *entry {
 
 // after returns what is remembered after a failure.
 func (e *entry) after(cause *failure, now time.Time) *entry {
+	failures := 1
+	if e.failing() {
+		failures += e.failures
+	}
 	failed := *e
-	failed.cause = cause
-	failed.failures++
-	failed.retry = now.Add(backoff(failed.failures))
-	return &failed
+	failed.trouble = &trouble{failures, now.Add(backoff(failures)), cause}
+	return failed.compact()
 }
 
 // backoff returns how long a target is left alone after so many failures in a row.
@@ -442,10 +497,7 @@ func (c *cache) tell(logf func(string, ...any), format string, v ...any) {
 
 // sameAddrs compares two lists of addresses without their order (neither has one twice).
 func sameAddrs(a, b []byte, size int) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	return bytes.Equal(sorted(a, size), sorted(b, size))
+	return len(a) == len(b) && (bytes.Equal(a, b) || bytes.Equal(sorted(a, size), sorted(b, size)))
 }
 
 func sorted(addrs []byte, size int) []byte {

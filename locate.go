@@ -12,7 +12,7 @@ import (
 type destination struct {
 	question        // what to ask upstream, unless own is set
 	limit    uint32 // the smallest TTL on the way
-	links    int    // how many links there are to it
+	links    uint8  // how many links there are to it
 	own      bool   // this server's own data says it
 	addrs    []byte // what that says
 }

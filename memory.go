@@ -208,12 +208,12 @@ func (m *memory) Restore(key, value string) string {
 		switch {
 		case !found: // but the target may have failed before the file could be read
 			f := m.failure(q)
-			restored.failures, restored.retry, restored.cause = f.failures, f.retry, f.cause
+			restored.trouble = f.trouble
 			m.failures.Invalidate(q)
 			return newCell(restored), otter.WriteOp
 		case restored.stored.After(current.stored) && !ageless,
 			current.past && fresh: // the upstreams' own answer, and not what others have said
-			restored.failures, restored.retry, restored.cause = current.failures, current.retry, current.cause
+			restored.trouble = current.trouble
 			if m.file != nil {
 				m.file.Put(key, value) // current may be on its way there
 			}
@@ -260,7 +260,7 @@ func (m *memory) recordValue(e *entry) string {
 	if e.past {
 		past = 1
 	}
-	b = append(b, past, byte(e.links)) // #nosec G115 -- at most maxLinks
+	b = append(b, past, e.links)
 	return string(append(b, e.addrs...))
 }
 
@@ -272,11 +272,11 @@ func readRecord(key, value string) (q question, e *entry, ok bool) {
 	b := []byte(value)
 	q = question{key[keySize:], binary.BigEndian.Uint16([]byte(key))}
 	e = &entry{answered: true, stored: time.UnixMilli(int64(binary.BigEndian.Uint64(b)))} // #nosec G115 -- written from int64
-	e.ttl, e.past, e.links, e.addrs = binary.BigEndian.Uint32(b[8:]), b[12] == 1, int(b[13]), slices.Clip(b[valueSize:])
+	e.ttl, e.past, e.links, e.addrs = binary.BigEndian.Uint32(b[8:]), b[12] == 1, b[13], b[valueSize:]
 	_, isName := dns.IsDomainName(q.name)
 	ok = isName && b[12] <= 1 && dns.IsFqdn(q.name) && q.name == canonical(q.name) && e.links <= maxLinks &&
 		isAddress(q.qtype) && len(e.addrs)%addrLen(q.qtype) == 0
-	return q, e, ok
+	return q, e.compact(), ok
 }
 
 // memories are those in use.
@@ -405,9 +405,9 @@ func (m *memory) adopt(from *memory, past bool) {
 			adopted := *e
 			adopted.past = e.past || past
 			if past {
-				adopted.failures, adopted.retry, adopted.cause = current.failures, current.retry, current.cause
+				adopted.trouble = current.trouble
 			}
-			return &adopted
+			return adopted.compact()
 		})
 	}
 }

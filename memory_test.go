@@ -222,7 +222,7 @@ func TestRestoredLate(t *testing.T) {
 		e.past = true
 		return e
 	}
-	failing := &entry{failures: 3, cause: errDown, retry: now.Add(time.Minute)}
+	failing := &entry{trouble: &trouble{3, now.Add(time.Minute), errDown}}
 	m := newMemory(source{}, 10)
 	m.now = func() time.Time { return now }
 	future := m.recordValue(answer(addrs1, -time.Hour))

@@ -491,7 +491,7 @@ func (a *Alias) lookupFor(ctx context.Context, x *expansion, first bool) (addrs 
 	now := a.cache.now()
 	left := a.cache.left(e, d.limit, now)
 	switch {
-	case !a.cache.usable(e, left) && e.cause == nil: // it was not looked up
+	case !a.cache.usable(e, left) && !e.failing(): // it was not looked up
 		return nil, 0, due, networkFailure(canceled, nil)
 	case !a.cache.usable(e, left):
 		return nil, 0, e.retry, e.cause

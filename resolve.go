@@ -1,6 +1,7 @@
 package alias
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ func (q question) String() string { return q.name + " " + dns.TypeToString[q.qty
 type outcome struct {
 	addrs []byte // the addresses one after the other, 4 or 16 bytes each; empty: the target has none (NODATA)
 	ttl   uint32 // in seconds, as received: of the chain, or of the negative answer
-	links int    // how many CNAME records led to the addresses
+	links uint8  // how many CNAME records led to the addresses, at most maxLinks
 }
 
 // failure is the error of a lookup that ended without a usable answer.
@@ -95,13 +96,11 @@ func (u *upstreams) resolve(ctx context.Context, q question, attempts int) (outc
 // attempt looks q up through one upstream. A chain that the upstream does not follow to its end is followed
 // here, inside the same attempt.
 func (u *upstreams) attempt(ctx context.Context, up *upstream, q question) (outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, u.timeout)
-	defer cancel()
-
+	deadline := time.Now().Add(u.timeout)
 	c := newChain(q.name)
 	for {
 		began := time.Now()
-		m, err := up.ask(ctx, question{c.end(), q.qtype})
+		m, err := up.ask(ctx, deadline, question{c.end(), q.qtype}, c.links() == 0)
 		var o outcome
 		var done bool
 		if err == nil {
@@ -142,7 +141,7 @@ func newChain(target string) *chain { return &chain{names: []string{target}, ttl
 func (c *chain) end() string { return c.names[len(c.names)-1] }
 
 // links is how many links the chain has.
-func (c *chain) links() int { return len(c.names) - 1 }
+func (c *chain) links() uint8 { return uint8(len(c.names) - 1) } // #nosec G115 -- at most maxLinks
 
 // follow extends the chain with the CNAME records of answer, which may be in any order, and returns the
 // addresses of its end, none when answer has none.
@@ -192,7 +191,6 @@ func tooLong() *failure { return unusable("loop", fmt.Errorf("more than %d links
 // addresses returns the addresses that answer has for the end of the chain, each once, and at most maxAddrs.
 func (c *chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
 	var addrs []byte
-	var seen map[string]struct{} // made when there is more than one
 	for _, rr := range answer {
 		var ip []byte
 		switch a := rr.(type) {
@@ -211,19 +209,21 @@ func (c *chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
 			return nil, unusable("malformed", fmt.Errorf("%s record of %s without an address", dns.TypeToString[qtype], h.Name))
 		}
 		c.ttl = min(c.ttl, ttlOf(rr))
-		if addrs == nil {
-			addrs = slices.Clone(ip)
-			continue
-		}
-		if seen == nil {
-			seen = map[string]struct{}{string(addrs): {}}
-		}
-		if _, ok := seen[string(ip)]; !ok && len(seen) < maxAddrs {
-			seen[string(ip)] = struct{}{}
+		if len(addrs) < maxAddrs*len(ip) && !hasAddr(addrs, ip) {
 			addrs = append(addrs, ip...)
 		}
 	}
 	return slices.Clip(addrs), nil
+}
+
+// hasAddr reports whether ip is one of addrs. There are few: a search is less work than a set.
+func hasAddr(addrs, ip []byte) bool {
+	for addr := range slices.Chunk(addrs, len(ip)) {
+		if bytes.Equal(addr, ip) {
+			return true
+		}
+	}
+	return false
 }
 
 // read follows the chain through the response m. It is done when m ends it, with addresses or without;

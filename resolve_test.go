@@ -396,10 +396,10 @@ func TestSpoofedThenRight(t *testing.T) {
 	wantText(t, "answer", query(t, a, "example.org.", dns.TypeA).Answer, "example.org. 300 IN A "+v4)
 }
 
-// What is left of the attempts ends with the plugin.
+// A stop waits for the attempt under way and leaves out the others.
 func TestStopDuringLookup(t *testing.T) {
 	up := fake.New(t, nil)
-	a, _ := newAlias(t, "example.org", "record @ target.example\ntimeout 2s\nretries 10\nupstream "+up.Addr, nil)
+	a, _ := newAlias(t, "example.org", "record @ target.example\ntimeout 500ms\nretries 10\nupstream "+up.Addr, nil)
 	answers := make(chan *dns.Msg)
 	go func() { answers <- query(t, a, "example.org.", dns.TypeA) }()
 	wait(t, time.Second, "no lookup", func() bool { return up.AskedAll() > 0 })
@@ -411,9 +411,28 @@ func TestStopDuringLookup(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("a query took %s to end", took)
 	}
+	if n := up.AskedAll(); n != 1 {
+		t.Errorf("%d queries, want 1", n)
+	}
 	if n := a.cache.memory.len(); n != 0 {
 		t.Errorf("%d entries: the shutdown is remembered as the target's failure", n)
 	}
+}
+
+// The answer that comes during a stop, or a reload, goes to the client who waits for it.
+func TestAnswerDuringStop(t *testing.T) {
+	stopping := make(chan struct{})
+	up := fake.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		<-stopping
+		good(w, r)
+	})
+	a, _ := outcomeAlias(t, up, "", nil)
+	answers := make(chan *dns.Msg)
+	go func() { answers <- query(t, a, "example.org.", dns.TypeA) }()
+	wait(t, time.Second, "no lookup", func() bool { return up.AskedAll() > 0 })
+	a.cache.cancel()
+	close(stopping)
+	wantText(t, "answer", (<-answers).Answer, "example.org. 300 IN A "+v4)
 }
 
 func TestNegativeTTL(t *testing.T) {

@@ -43,10 +43,10 @@ type upstreams struct {
 
 // upstream is one resolver.
 type upstream struct {
-	proxy    *proxy.Proxy
-	protocol string
-	client   *http.Client   // of DNS over HTTPS, otherwise nil
-	exchange sync.WaitGroup // the exchanges under way
+	proxy     *proxy.Proxy
+	protocol  string
+	client    *http.Client   // of DNS over HTTPS, otherwise nil
+	exchanges sync.WaitGroup // those under way that nobody may wait for any more
 
 	duration prometheus.Observer
 }
@@ -78,7 +78,7 @@ func (up *upstream) start() { up.proxy.Start(healthInterval) }
 // timeout.
 func (up *upstream) stop() {
 	up.proxy.Stop()
-	up.exchange.Wait()
+	up.exchanges.Wait()
 	switch up.protocol {
 	case transport.HTTPS:
 		up.client.CloseIdleConnections()
@@ -104,42 +104,80 @@ func (u *upstreams) pick(turn uint32) *upstream {
 }
 
 // ask sends one query and returns the response, which answers exactly this query and whose code is NOERROR or
-// NXDOMAIN. Any other end is a *failure. It returns when ctx ends, whatever the proxy is doing.
-func (up *upstream) ask(ctx context.Context, q question) (*dns.Msg, error) {
-	type reply struct {
-		m   *dns.Msg
-		err error
-	}
-	replies := make(chan reply, 1)
-	// The reads of the proxy do not follow ctx.
-	up.exchange.Go(func() {
-		defer func() {
-			if r := recover(); r != nil {
-				replies <- reply{nil, unusable("error", fmt.Errorf("panic: %v", r))}
-			}
-		}()
-		m, err := up.roundTrip(ctx, q)
-		replies <- reply{m, err}
-	})
-
-	var r reply
-	select {
-	case r = <-replies:
-	case <-ctx.Done():
-		r.err = ctx.Err()
-	}
-	if r.err != nil {
-		f := connectFailure(r.err)
+// NXDOMAIN. Any other end is a *failure. It returns at the deadline of the attempt, of which the query may be the first.
+func (up *upstream) ask(ctx context.Context, deadline time.Time, q question, first bool) (*dns.Msg, error) {
+	m, err := up.roundTrip(ctx, deadline, q, first)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		f := connectFailure(err)
 		if f.outcome != canceled {
 			up.proxy.Healthcheck()
 		}
 		return nil, f
 	}
-	return r.m, check(r.m, q)
+	return m, check(m, q)
 }
 
-// udpWriter is the client of a query to an upstream. The proxy makes room for a response according to it: not 64 KiB, which
-// it would for one over TCP.
+// roundTrip exchanges one query and its response, over TCP when the response is truncated.
+func (up *upstream) roundTrip(ctx context.Context, deadline time.Time, q question, first bool) (m *dns.Msg, err error) {
+	if first && up.protocol == transport.DNS { // over UDP, the timeout of the proxy is all that it takes
+		m, err = up.exchange(ctx, q, proxy.Options{})
+	} else {
+		m, err = up.exchangeBy(ctx, deadline, q, proxy.Options{})
+	}
+	if err == nil && (m.Truncated || isCut(m)) && up.protocol == transport.DNS {
+		return up.exchangeBy(ctx, deadline, q, proxy.Options{ForceTCP: true})
+	}
+	return m, err
+}
+
+// exchangeBy is exchange, but returns at the deadline: the reads of the proxy follow no context.
+func (up *upstream) exchangeBy(ctx context.Context, deadline time.Time, q question, opts proxy.Options) (*dns.Msg, error) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	type reply struct {
+		m   *dns.Msg
+		err error
+	}
+	replies := make(chan reply, 1)
+	up.exchanges.Go(func() {
+		defer func() {
+			if r := recover(); r != nil {
+				replies <- reply{nil, unusable("error", fmt.Errorf("panic: %v", r))}
+			}
+		}()
+		m, err := up.exchange(ctx, q, opts)
+		replies <- reply{m, err}
+	})
+	select {
+	case r := <-replies:
+		return r.m, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// exchange sends one query and returns its response.
+func (up *upstream) exchange(ctx context.Context, q question, opts proxy.Options) (*dns.Msg, error) {
+	for {
+		// A query of its own for each exchange: the proxy changes the ID.
+		m := new(dns.Msg)
+		m.SetQuestion(q.name, q.qtype)
+		m.SetEdns0(udpSize, false)
+		state := request.Request{W: udpWriter{}, Req: m}
+
+		r, _, _, err := up.proxy.Connect(ctx, state, opts)
+		if errors.Is(err, proxy.ErrCachedClosed) && ctx.Err() == nil {
+			continue // the peer had closed an idle connection: the next one, at last a new one
+		}
+		return r, err
+	}
+}
+
+// udpWriter is the client of a query to an upstream. The proxy asks over UDP where it can when the client does, and makes room for
+// a response accordingly: not 64 KiB.
 type udpWriter struct{ localWriter }
 
 var udpClient net.Addr = &net.UDPAddr{IP: loopback}
@@ -149,28 +187,6 @@ func (udpWriter) RemoteAddr() net.Addr { return udpClient }
 // isCut reports whether m, which came over UDP, may have been cut for lack of room, between two records: the library
 // takes what is left for whole. It has not, where there is an OPT record, for that is at the end.
 func isCut(m *dns.Msg) bool { return m.IsEdns0() == nil && m.Len() >= udpSize }
-
-// roundTrip exchanges one query and its response, over TCP when the response is truncated.
-func (up *upstream) roundTrip(ctx context.Context, q question) (*dns.Msg, error) {
-	opts := proxy.Options{PreferUDP: true}
-	for {
-		// A query of its own for each exchange: the proxy changes the ID.
-		m := new(dns.Msg)
-		m.SetQuestion(q.name, q.qtype)
-		m.SetEdns0(udpSize, false)
-		state := request.Request{W: udpWriter{}, Req: m}
-
-		r, _, _, err := up.proxy.Connect(ctx, state, opts)
-		switch {
-		case errors.Is(err, proxy.ErrCachedClosed) && ctx.Err() == nil:
-			continue // the peer had closed an idle connection: the next one, at last a new one
-		case err == nil && (r.Truncated || isCut(r)) && !opts.ForceTCP && up.protocol == transport.DNS:
-			opts.ForceTCP = true
-			continue
-		}
-		return r, err
-	}
-}
 
 // canceled is the outcome of a lookup that the shutdown cut short.
 const canceled = "canceled"
