@@ -297,9 +297,9 @@ func (a *Alias) arrive(q question, al *alias, d destination, err error) answer {
 	if d.own {
 		return a.make(q, d.addrs, hit, a.cache.clamp(d.limit))
 	}
-	var place *atomic.Pointer[cell]
+	var place *atomic.Pointer[entry]
 	if !al.inside { // otherwise where it leads may change
-		place = &al.cells[family(q.qtype)]
+		place = &al.answers[family(q.qtype)]
 	}
 	e, left, status := a.cache.get(d.question, d.limit, al.zone, place)
 	switch {

@@ -34,8 +34,8 @@ func BenchmarkServeDNS(b *testing.B) {
 	now := time.Now()
 	a.cache.now = func() time.Time { return now } // that of an operating system costs the same for all
 	stored := now.Add(-2 * time.Hour)
-	a.cache.memory.answers.Set(question{"stale.example.", dns.TypeA}, newCell(&entry{outcome: outcome{addrs: []byte{192, 0, 2, 1}, ttl: 60},
-		answered: true, stored: stored, trouble: &trouble{1, now.Add(time.Hour), networkFailure("timeout", nil)}}))
+	a.cache.memory.answers.Set(question{"stale.example.", dns.TypeA}, &entry{outcome: outcome{addrs: []byte{192, 0, 2, 1}, ttl: 60},
+		answered: true, stored: stored, trouble: &trouble{1, now.Add(time.Hour), networkFailure("timeout", nil)}})
 	static := zoneFile(b, nil, "example.org. 3600 IN A 192.0.2.1", "example.org. 3600 IN A 192.0.2.2")
 	before := dnscache.New()
 	before.Zones, before.Next = []string{"example.org."}, static

@@ -40,13 +40,14 @@ const (
 )
 
 // entry is what is remembered of a question: the last answer, and whether the target has failed since.
-// It is immutable, but for being replaced as a whole.
+// It is immutable, but for gone.
 type entry struct {
 	outcome
-	answered bool      // outcome is an answer; otherwise there has only been failure
-	past     bool      // it is not fresh any more, whatever its TTL
-	stored   time.Time // when the answer came
-	saved    time.Time // when the answer came that is in the file
+	answered bool        // outcome is an answer; otherwise there has only been failure
+	past     bool        // it is not fresh any more, whatever its TTL
+	gone     atomic.Bool // it is not what is remembered any more
+	stored   time.Time   // when the answer came
+	saved    time.Time   // when the answer came that is in the file
 
 	*trouble // nil unless the target has failed since
 
@@ -58,6 +59,11 @@ type trouble struct {
 	failures int       // since the last answer
 	retry    time.Time // when the target is asked again
 	cause    *failure  // the last one
+}
+
+// clone returns an entry like e that can be changed.
+func (e *entry) clone() *entry {
+	return (&entry{outcome: e.outcome, answered: e.answered, past: e.past, stored: e.stored, saved: e.saved, trouble: e.trouble}).compact()
 }
 
 // compact moves the addresses of e, which nobody else knows yet, into it when they are few.
@@ -187,8 +193,8 @@ func (c *cache) stop() {
 
 // get returns the answer to q, what is left of its TTL, and whether it was remembered (hit), had to be looked up (miss) or
 // is stale. With failed the entry says why. limit is the TTL of the record, zone the zone it is in, for the metrics. place is for
-// the cell of q, or nil.
-func (c *cache) get(q question, limit uint32, zone string, place *atomic.Pointer[cell]) (e *entry, left time.Duration, s status) {
+// the entry of q, or nil.
+func (c *cache) get(q question, limit uint32, zone string, place *atomic.Pointer[entry]) (e *entry, left time.Duration, s status) {
 	now := c.now()
 	e = c.memory.loadAt(q, place)
 	left = c.left(e, limit, now)
@@ -232,12 +238,13 @@ func (c *cache) lookup(q question, limit uint32, zone string, e *entry) (*entry,
 	usable := c.usable(e, left)
 	f, first := c.board(flight{question: q, zone: zone, attempts: c.attempts(usable), entry: e})
 	if f == nil {
-		busy := *e
-		busy.trouble = &trouble{cause: networkFailure("overload", errors.New("too many lookups under way"))}
+		cause := networkFailure("overload", errors.New("too many lookups under way"))
 		if c.ctx.Err() != nil {
-			busy.cause = networkFailure(canceled, nil)
+			cause = networkFailure(canceled, nil)
 		}
-		return c.makeDo(&busy, left)
+		busy := e.clone()
+		busy.trouble = &trouble{cause: cause}
+		return c.makeDo(busy, left)
 	}
 	switch {
 	case first:
@@ -442,9 +449,9 @@ func (e *entry) after(cause *failure, now time.Time) *entry {
 	if e.failing() {
 		failures += e.failures
 	}
-	failed := *e
+	failed := e.clone()
 	failed.trouble = &trouble{failures, now.Add(backoff(failures)), cause}
-	return failed.compact()
+	return failed
 }
 
 // backoff returns how long a target is left alone after so many failures in a row.

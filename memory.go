@@ -45,32 +45,15 @@ var _ store.Contents = (*memory)(nil)
 type memory struct {
 	source
 	now     func() time.Time
-	answers *otter.Cache[question, *cell]
+	answers *otter.Cache[question, *entry]
 	// failures of targets that have no answer. When the resolver is dead, nothing that a client asks for makes answers go.
 	failures *otter.Cache[question, *entry]
 	file     *store.Bucket // nil if the answers are not kept in one
 	shares   map[*share]struct{}
 }
 
-// cell has the answer to one question, as long as it is remembered. An alias that has the cell finds the answer without a search.
-type cell struct{ entry atomic.Pointer[entry] }
-
-func newCell(e *entry) *cell {
-	c := new(cell)
-	c.entry.Store(e)
-	return c
-}
-
-// load returns the answer, or nothing when it is not remembered any more.
-func (c *cell) load() *entry {
-	if e := c.entry.Load(); e != nil {
-		return e
-	}
-	return nothing
-}
-
-// searches is how many of the loads by way of a cell are searches all the same, one of so many: by these the memory knows which
-// answers are in use.
+// searches is how many of the loads of an answer that is kept elsewhere are searches all the same, one of so many: by these the
+// memory knows which answers are in use.
 const searches = 16
 
 // share is the part of a memory that one plugin asks for. It holds nothing of the plugin.
@@ -83,16 +66,13 @@ type share struct {
 func newMemory(s source, size int) *memory {
 	m := &memory{source: s, now: time.Now, shares: make(map[*share]struct{})}
 	m.failures = otter.Must(&otter.Options[question, *entry]{MaximumSize: size})
-	m.answers = otter.Must(&otter.Options[question, *cell]{
+	m.answers = otter.Must(&otter.Options[question, *entry]{
 		MaximumWeight: uint64(size), // #nosec G115 -- at most maxCacheSize
-		Weigher: func(_ question, c *cell) uint32 {
-			return uint32(1 + len(c.load().addrs)/ordinarySize) // #nosec G115 -- addrs come in one message
+		Weigher: func(_ question, e *entry) uint32 {
+			return uint32(1 + len(e.addrs)/ordinarySize) // #nosec G115 -- addrs come in one message
 		},
-		OnAtomicDeletion: func(e otter.DeletionEvent[question, *cell]) {
-			if e.Cause == otter.CauseReplacement {
-				return
-			}
-			e.Value.entry.Store(nil)
+		OnAtomicDeletion: func(e otter.DeletionEvent[question, *entry]) {
+			e.Value.gone.Store(true)
 			if e.WasEvicted() && m.file != nil {
 				m.file.Delete(recordKey(e.Key))
 			}
@@ -106,30 +86,33 @@ func newMemory(s source, size int) *memory {
 
 // load returns what is remembered of q, or nothing.
 func (m *memory) load(q question) *entry {
-	if c, ok := m.answers.GetIfPresent(q); ok {
-		return c.load()
+	if e, ok := m.answers.GetIfPresent(q); ok {
+		return e
 	}
 	return m.failure(q)
 }
 
-// loadAt is load for the one who keeps the cell of q at place, where it is put when it is found, unless place is nil.
-func (m *memory) loadAt(q question, place *atomic.Pointer[cell]) *entry {
+// loadAt is load for the one who keeps the answer to q at place, where it is put when it is found, unless place is nil. A large one
+// is not: it is kept until the next query, even when it is remembered no more.
+func (m *memory) loadAt(q question, place *atomic.Pointer[entry]) *entry {
 	if place == nil {
 		return m.load(q)
 	}
-	if c := place.Load(); c != nil && rand.Uint32()%searches != 0 { // #nosec G404 -- no secret
-		if e := c.entry.Load(); e != nil {
-			return e
-		}
+	kept := place.Load()
+	if kept != nil && !kept.gone.Load() && rand.Uint32()%searches != 0 { // #nosec G404 -- no secret
+		return kept
 	}
-	c, ok := m.answers.GetIfPresent(q)
+	e, ok := m.answers.GetIfPresent(q)
+	switch {
+	case !ok || len(e.addrs) > ordinarySize:
+		place.Store(nil)
+	case e != kept:
+		place.Store(e)
+	}
 	if !ok {
 		return m.failure(q)
 	}
-	if place.Load() != c {
-		place.Store(c)
-	}
-	return c.load()
+	return e
 }
 
 // failure returns what is remembered of q when there is no answer.
@@ -150,30 +133,25 @@ func (m *memory) full() bool {
 // nothing, and must not use m. An answer goes to the file when it is another one, or by more than lag newer than the one there.
 func (m *memory) update(q question, lag time.Duration, change func(current *entry) *entry) *entry {
 	var e *entry
-	m.answers.Compute(q, func(c *cell, found bool) (*cell, otter.ComputeOp) {
-		var current *entry
-		if found {
-			current = c.load()
-		} else {
+	m.answers.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
+		if !found {
 			current = m.failure(q)
 		}
 		switch e = change(current); {
 		case e == current:
-			return c, otter.CancelOp
+			return nil, otter.CancelOp
 		case !e.answered:
 			m.failures.Set(q, e)
-			return c, otter.CancelOp
+			return nil, otter.CancelOp
 		case !found:
 			m.failures.Invalidate(q)
-			c = new(cell)
 		}
 		e.saved = current.saved
 		if m.file != nil && (!sameOutcome(e, current) || e.stored.Sub(e.saved) > lag) {
 			e.saved = e.stored
 			m.file.Put(recordKey(q), m.recordValue(e))
 		}
-		c.entry.Store(e)
-		return c, otter.WriteOp
+		return e, otter.WriteOp
 	})
 	return e
 }
@@ -200,29 +178,24 @@ func (m *memory) Restore(key, value string) string {
 	fresh := !restored.past && age < time.Duration(restored.ttl)*time.Second
 	restored.stored = now.Add(-age)
 	restored.saved = restored.stored
-	m.answers.Compute(q, func(c *cell, found bool) (*cell, otter.ComputeOp) {
-		current := nothing
-		if found {
-			current = c.load()
-		}
+	m.answers.Compute(q, func(current *entry, found bool) (*entry, otter.ComputeOp) {
 		switch {
 		case !found: // but the target may have failed before the file could be read
 			f := m.failure(q)
 			restored.trouble = f.trouble
 			m.failures.Invalidate(q)
-			return newCell(restored), otter.WriteOp
+			return restored, otter.WriteOp
 		case restored.stored.After(current.stored) && !ageless,
 			current.past && fresh: // the upstreams' own answer, and not what others have said
 			restored.trouble = current.trouble
 			if m.file != nil {
 				m.file.Put(key, value) // current may be on its way there
 			}
-			c.entry.Store(restored)
-			return c, otter.WriteOp
+			return restored, otter.WriteOp
 		case !sameOutcome(current, restored) || current.stored.Sub(restored.stored) > maxLag:
 			value = m.recordValue(current)
 		}
-		return c, otter.CancelOp
+		return nil, otter.CancelOp
 	})
 	return value
 }
@@ -230,8 +203,8 @@ func (m *memory) Restore(key, value string) string {
 // All implements store.Contents.
 func (m *memory) All() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
-		for q, c := range m.answers.All() {
-			if e := c.load(); e.answered && !yield(recordKey(q), m.recordValue(e)) {
+		for q, e := range m.answers.All() {
+			if !yield(recordKey(q), m.recordValue(e)) {
 				return
 			}
 		}
@@ -396,18 +369,17 @@ func (m *memory) inherit(a *Alias) {
 
 // adopt takes over the answers of another memory that m has none of, or older ones.
 func (m *memory) adopt(from *memory, past bool) {
-	for q, c := range from.answers.All() {
-		e := c.load()
+	for q, e := range from.answers.All() {
 		m.update(q, 0, func(current *entry) *entry {
-			if !e.answered || current.answered && (past && !current.past || !current.stored.Before(e.stored)) {
+			if current.answered && (past && !current.past || !current.stored.Before(e.stored)) {
 				return current
 			}
-			adopted := *e
+			adopted := e.clone()
 			adopted.past = e.past || past
 			if past {
 				adopted.trouble = current.trouble
 			}
-			return adopted.compact()
+			return adopted
 		})
 	}
 }

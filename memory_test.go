@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -240,11 +241,11 @@ func TestRestoredLate(t *testing.T) {
 		{"hardly newer", answer(addrs1, time.Hour-time.Second), addrs1, kept},
 		{"a failure", failing, addrs1, kept},
 	}
-	m.answers.Set(target, newCell(answer(addrs2, time.Minute)))
+	m.answers.Set(target, answer(addrs2, time.Minute))
 	if m.Restore(recordKey(target), future); !slices.Equal(m.load(target).addrs, addrs2) {
 		t.Error("a record from the future replaces an answer")
 	}
-	m.answers.Set(target, newCell(past(answer(addrs2, time.Minute))))
+	m.answers.Set(target, past(answer(addrs2, time.Minute)))
 	own := m.recordValue(answer(addrs1, 2*time.Minute))
 	if again := m.Restore(recordKey(target), own); !slices.Equal(m.load(target).addrs, addrs1) || again != own {
 		t.Error("what others have said stays although there is a fresh answer of one's own")
@@ -257,7 +258,7 @@ func TestRestoredLate(t *testing.T) {
 			case test.current == failing:
 				m.failures.Set(target, failing)
 			case test.current != nil:
-				m.answers.Set(target, newCell(test.current))
+				m.answers.Set(target, test.current)
 			}
 			if got := m.Restore(recordKey(target), kept); got != test.value {
 				t.Errorf("the record is %q, want %q", got, test.value)
@@ -457,8 +458,23 @@ func TestReloadFromWrong(t *testing.T) {
 	hit.answers(t, d, "example.org.", v4)
 }
 
-// An alias that has the cell of an answer keeps it no longer than the memory does.
-func TestCells(t *testing.T) {
+// A large answer would outlive being forgotten, at each alias that keeps it.
+func TestKeptAnswerSize(t *testing.T) {
+	m := newMemory(source{}, 10)
+	var place atomic.Pointer[entry]
+	for size, want := range map[int]bool{ordinarySize: true, ordinarySize + 4: false} {
+		m.update(target, 0, func(*entry) *entry { return &entry{outcome: outcome{addrs: make([]byte, size)}, answered: true} })
+		if e := m.loadAt(target, &place); len(e.addrs) != size {
+			t.Errorf("%d octets, want %d", len(e.addrs), size)
+		}
+		if got := place.Load() != nil; got != want {
+			t.Errorf("%d octets: kept %v, want %v", size, got, want)
+		}
+	}
+}
+
+// An alias that keeps an answer uses it no longer than the memory has it.
+func TestKeptAnswers(t *testing.T) {
 	const size, names = 20, 400
 	var records strings.Builder
 	for i := range names {
@@ -481,7 +497,7 @@ func TestCells(t *testing.T) {
 		a.cache.memory.answers.CleanUp()
 		held := 0
 		for i := range a.records.aliases {
-			if c := a.records.aliases[i].cells[family(dns.TypeA)].Load(); c != nil && c.load().answered {
+			if e := a.records.aliases[i].answers[family(dns.TypeA)].Load(); e != nil && !e.gone.Load() {
 				held++
 			}
 		}

@@ -11,17 +11,17 @@ import (
 	"github.com/miekg/dns"
 )
 
-// alias is what a name is an alias of, wherever that is said. But for its cells it is not changed.
+// alias is what a name is an alias of, wherever that is said. But for its answers it is not changed.
 type alias struct {
 	target string // lower case, fully qualified
 	zone   string // the zone of ZONES that the owner is in
 	ttl    uint32 // caps the TTL of the answer, in seconds
 	inside bool   // target is in ZONES
 
-	cells [2]atomic.Pointer[cell] // for the answers of the target, by family
+	answers [2]atomic.Pointer[entry] // those of the target that were found last, by family
 }
 
-// family returns the place of an address type in the cells of an alias.
+// family returns the place of an address type in the answers of an alias.
 func family(qtype uint16) int {
 	if qtype == dns.TypeA {
 		return 0
