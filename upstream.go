@@ -159,16 +159,20 @@ func (up *upstream) exchangeBy(ctx context.Context, deadline time.Time, q questi
 	}
 }
 
+// queries has one for each exchange under way: the proxy changes the ID.
+var queries = sync.Pool{New: func() any {
+	m := &dns.Msg{Question: make([]dns.Question, 1)}
+	m.RecursionDesired = true
+	return m.SetEdns0(udpSize, false)
+}}
+
 // exchange sends one query and returns its response.
 func (up *upstream) exchange(ctx context.Context, q question, opts proxy.Options) (*dns.Msg, error) {
+	m := queries.Get().(*dns.Msg)
+	defer queries.Put(m)
+	m.Question[0] = dns.Question{Name: q.name, Qtype: q.qtype, Qclass: dns.ClassINET}
 	for {
-		// A query of its own for each exchange: the proxy changes the ID.
-		m := new(dns.Msg)
-		m.SetQuestion(q.name, q.qtype)
-		m.SetEdns0(udpSize, false)
-		state := request.Request{W: udpWriter{}, Req: m}
-
-		r, _, _, err := up.proxy.Connect(ctx, state, opts)
+		r, _, _, err := up.proxy.Connect(ctx, request.Request{W: udpWriter{}, Req: m}, opts)
 		if errors.Is(err, proxy.ErrCachedClosed) && ctx.Err() == nil {
 			continue // the peer had closed an idle connection: the next one, at last a new one
 		}
