@@ -63,6 +63,13 @@ var (
 		Name:      "notifies_total",
 		Help:      "Counter of NOTIFY messages to secondaries.",
 	}, []string{"zone", "outcome"})
+	// transfersCount counts the transfers of zones whose aliases are expanded.
+	transfersCount = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "transfers_total",
+		Help:      "Counter of transfers of zones with their aliases expanded.",
+	}, []string{"zone", "outcome"})
 	// persistWrites counts the transactions that write answers to a file.
 	persistWrites = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,

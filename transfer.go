@@ -31,10 +31,12 @@ func (a *Alias) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) {
 	if serial != 0 && !serialBefore(serial, current) { // RFC 1995, section 2
 		return a.primary.soaAlone(z, current)
 	}
-	if err := a.primary.settle(z, expansions); err != nil {
-		return nil, err
+	var records <-chan []dns.RR
+	omitted, err := a.primary.settle(z, expansions)
+	if err == nil {
+		records, err = a.primary.transfer(z.name)
 	}
-	records, err := a.primary.transfer(z.name)
+	countTransfer(z.name, omitted, err)
 	if err != nil {
 		return nil, err
 	}
@@ -70,25 +72,38 @@ func (p *primary) soaAlone(z *outgoing, serial uint32) (<-chan []dns.RR, error) 
 	return out, nil
 }
 
-// settle resolves expansions, and returns an error if one fails with nothing remembered, and the transfer with it.
-func (p *primary) settle(z *outgoing, expansions []*expansion) error {
+// settle resolves expansions. When one fails with nothing remembered, it is omitted, or an error fails the transfer.
+func (p *primary) settle(z *outgoing, expansions []*expansion) (omitted bool, err error) {
 	p.resolve(z, expansions)
 	if err := p.ctx.Err(); err != nil { // not all of them were
-		return fmt.Errorf("transfer of %s: %w", z.name, err)
+		return false, fmt.Errorf("transfer of %s: %w", z.name, err)
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	for _, x := range expansions {
-		if x.err == nil || x.known { // secondaries have what is known
+		if x.err == nil {
+			continue
+		}
+		omitted = omitted || len(x.addrs) == 0
+		if x.known { // secondaries have that
 			continue
 		}
 		if !p.omit {
-			return fmt.Errorf("transfer of %s: %s %s: %w", z.name, x.owner, dns.TypeToString[x.qtype], x.err)
+			return false, fmt.Errorf("transfer of %s: %s %s: %w", z.name, x.owner, dns.TypeToString[x.qtype], x.err)
 		}
 		p.a.cache.tell(log.Warningf, "Zone %s leaves without %s %s: %v", z.name, x.owner, dns.TypeToString[x.qtype], x.err)
 		z.set(x, nil)
 	}
-	return nil
+	return omitted, nil
+}
+
+// countTransfer counts how a transfer of zone ends, or begins.
+func countTransfer(zone string, omitted bool, err error) {
+	outcome := endedIn(err)
+	if err == nil && omitted {
+		outcome = "omitted"
+	}
+	transfersCount.WithLabelValues(zone, outcome).Inc()
 }
 
 // expand sends the records of z, with addresses in place of aliases. It always takes all of records.

@@ -232,6 +232,32 @@ func TestTransferOnFailure(t *testing.T) {
 	}
 }
 
+// Transfers are counted by how they end, also when it is known already that a target fails.
+func TestTransfersCounted(t *testing.T) {
+	for properties, want := range map[string]string{"": "failure", "transfer_on_failure omit": "omitted"} {
+		up := fake.New(t, fake.Rcode(dns.RcodeServerFailure))
+		backend := new(zoneBackend)
+		backend.zone.Store(zoneWith(t, 7, "example.org. 60 IN ALIAS target.example."))
+		a, c := newPrimaryAlias(t, "retries 0\nupstream "+up.Addr+"\n"+properties, backend)
+		transfer := func() {
+			if out, err := a.Transfer("example.org.", 0); err == nil {
+				for range out {
+				}
+			}
+		}
+		for _, outcome := range []string{want, "success"} {
+			if outcome == "success" {
+				up.Set(good)
+			}
+			c.Advance(minRefresh + spread)
+			follow(a)
+			if n := counted(t, transfersCount.WithLabelValues("example.org.", outcome), func() { transfer(); transfer() }); n != 2 {
+				t.Errorf("%q: %g transfers are %s, want 2", properties, n, outcome)
+			}
+		}
+	}
+}
+
 // The serial number grows when the addresses change, and only then.
 func TestFollow(t *testing.T) {
 	one, two := "target.example. 10 IN A 192.0.2.1", "target.example. 10 IN A 192.0.2.2"
