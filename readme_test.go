@@ -56,7 +56,7 @@ func TestReadmeMetrics(t *testing.T) {
 	text := readme(t)
 	var want []string
 	descriptions := make(chan *prometheus.Desc, 10)
-	for _, c := range []prometheus.Collector{answersCount, staleAge, upstreamRequests, requestDuration, refreshesCount, addressChanges, notifiesCount, persistWrites, cacheEntries} {
+	for _, c := range []prometheus.Collector{answersCount, staleAge, upstreamRequests, requestDuration, refreshesCount, addressChanges, notifiesCount, transfersCount, persistWrites, cacheEntries} {
 		c.Describe(descriptions)
 		d := (<-descriptions).String()
 		labels := strings.NewReplacer(",", ", ", "{}", "").Replace("{" + strings.Join(matches(`variableLabels: \{([^}]*)\}`, d), "") + "}")
@@ -74,7 +74,7 @@ func TestReadmeMetrics(t *testing.T) {
 }
 
 func TestReadmeSections(t *testing.T) {
-	want := []string{"Name", "Description", "Syntax", "Metrics", "Ready", "Metadata", "Examples", "Limits", "Checking a zone", "Building it into CoreDNS", "Bugs", "See Also"}
+	want := []string{"Name", "Description", "Syntax", "Metrics", "Ready", "Metadata", "Examples", "Limits", "Checking a zone", "Building it into CoreDNS", "Container", "Compatibility", "Bugs", "See Also"}
 	var got []string
 	for _, m := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllStringSubmatch(readme(t), -1) {
 		got = append(got, m[1])

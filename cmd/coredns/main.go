@@ -3,6 +3,7 @@
 package main
 
 import (
+	"runtime/debug"
 	"slices"
 
 	"github.com/coredns/coredns/core/dnsserver"
@@ -70,4 +71,11 @@ func init() {
 	dnsserver.Directives = slices.Insert(dnsserver.Directives, after, "alias")
 }
 
-func main() { coremain.Run() }
+func main() {
+	// The version of alias takes the place of CoreDNS's commit in -version, the log and coredns_build_info. Where the linker
+	// did not set it, it is that of the module.
+	if info, ok := debug.ReadBuildInfo(); ok && coremain.GitCommit == "" {
+		coremain.GitCommit = "alias-" + info.Main.Version
+	}
+	coremain.Run()
+}
