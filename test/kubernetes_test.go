@@ -1,0 +1,212 @@
+package test
+
+import (
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coredns/alias/test/upstream"
+
+	"github.com/miekg/dns"
+)
+
+// podServer is a server that has the files of a directory of deploy/kubernetes as a pod has them.
+type podServer struct {
+	*process
+	files  map[string]string // of its ConfigMap, as they are in the repository
+	config string            // where that is mounted
+	pages  map[string]string // addresses by plugin
+	adapt  func(corefile string) string
+}
+
+// startPodServer starts the server of a directory with its own Corefile and zones. What differs is that its listeners are on
+// loopback, that resolver is its resolver, and that it looks for changes more often.
+func startPodServer(t *testing.T, dir, resolver string, files ...string) *podServer {
+	t.Helper()
+	p := &podServer{files: make(map[string]string), config: t.TempDir(), pages: make(map[string]string)}
+	for _, name := range files {
+		text, err := os.ReadFile(filepath.Join("../deploy/kubernetes", dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.files[name] = string(text)
+	}
+	for _, plugin := range []string{"health", "ready", "prometheus"} {
+		p.pages[plugin] = local(freePort(t))
+	}
+	port, state := freePort(t), t.TempDir()
+	p.adapt = func(corefile string) string {
+		// The kubernetes plugin is not compiled in.
+		corefile = regexp.MustCompile(`(?ms)^    kubernetes .*?^    }\n`).ReplaceAllString(corefile, "")
+		return strings.NewReplacer(
+			"    health {", "    health "+p.pages["health"]+" {",
+			"        lameduck 10s", "        lameduck 10ms",
+			"    ready\n", "    ready "+p.pages["ready"]+"\n",
+			"    prometheus :9153\n", "    prometheus "+p.pages["prometheus"]+"\n",
+			"    reload\n", "    reload 2s 1s\n",
+			".zone\n", ".zone {\n        reload 1s\n    }\n",
+			"/etc/resolv.conf", resolver,
+			"/etc/coredns/", p.config+"/",
+			"/var/lib/coredns/", state+"/",
+		).Replace(onLoopback(corefile, port))
+	}
+	for name := range p.files {
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(p.config, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.mount(t)
+	p.process = startServer(t, port, t.TempDir(), filepath.Join(p.config, "Corefile"))
+	return p
+}
+
+// mount has the server see the files as they are now, all at once, as the kubelet does it: ..data leads to their
+// directory, and is replaced by a link to another one.
+func (p *podServer) mount(t *testing.T) {
+	t.Helper()
+	dir, err := os.MkdirTemp(p.config, "..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range p.files {
+		if name == "Corefile" {
+			text = p.adapt(text)
+		}
+		write(t, filepath.Join(dir, name), text)
+	}
+	next := filepath.Join(p.config, "..data_tmp")
+	if err := os.Symlink(filepath.Base(dir), next); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, filepath.Join(p.config, "..data")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// change replaces text in one of the files. The server has yet to see it.
+func (p *podServer) change(t *testing.T, name, was, becomes string) {
+	t.Helper()
+	if !strings.Contains(p.files[name], was) {
+		t.Fatalf("%q is not in %s", was, name)
+	}
+	p.files[name] = strings.Replace(p.files[name], was, becomes, 1)
+}
+
+// probe reports whether the page of a plugin is as the kubelet wants it.
+func (p *podServer) probe(t *testing.T, plugin string) bool {
+	t.Helper()
+	code, _ := get(t, "http://"+p.pages[plugin]+"/"+plugin)
+	return code == http.StatusOK
+}
+
+// metrics returns what Prometheus gets.
+func (p *podServer) metrics(t *testing.T) string {
+	t.Helper()
+	_, page := get(t, "http://"+p.pages["prometheus"]+"/metrics")
+	return page
+}
+
+// The authoritative servers serve the zone beside their Corefile, and take a ConfigMap that has changed, unless it is wrong.
+func TestAuthoritativePod(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, upstream.Zone(
+		"myapp.hosting.example. 60 IN A 203.0.113.80",
+		"myapp.hosting.example. 60 IN AAAA 2001:db8:80::80",
+		"other.hosting.example. 60 IN A 203.0.113.81",
+	))
+	server := startPodServer(t, "authoritative", up.Addr, "Corefile", "example.com.zone")
+	for _, plugin := range []string{"health", "ready"} {
+		eventually(t, 5*time.Second, plugin, func() bool { return server.probe(t, plugin) })
+	}
+	answer := func(name string, qtype uint16) []dns.RR {
+		t.Helper()
+		m := query(t, server.addr, "udp", name, qtype)
+		if !m.Authoritative {
+			t.Errorf("The answer is not authoritative:\n%v", m)
+		}
+		return m.Answer
+	}
+	checkRecords(t, answer("example.com.", dns.TypeA), "example.com. 60 IN A 203.0.113.80")
+	checkRecords(t, answer("example.com.", dns.TypeAAAA), "example.com. 60 IN AAAA 2001:db8:80::80")
+	checkRecords(t, answer("www.example.com.", dns.TypeA), "www.example.com. 60 IN A 203.0.113.80")
+	checkRecords(t, answer("example.com.", dns.TypeMX), "example.com. 3600 IN MX 10 mail.example.com.")
+
+	server.change(t, "Corefile", "record @ myapp.hosting.example", "record @ other.hosting.example")
+	server.change(t, "example.com.zone", "2026112501", "2026112502")
+	server.change(t, "example.com.zone", "MX    10 mail", "MX    20 mail")
+	server.mount(t)
+	eventually(t, 15*time.Second, "the Corefile is taken", func() bool {
+		m := query(t, server.addr, "udp", "example.com.", dns.TypeA)
+		return len(m.Answer) == 1 && strings.HasSuffix(m.Answer[0].String(), "203.0.113.81")
+	})
+	eventually(t, 15*time.Second, "the zone is taken", func() bool {
+		m := query(t, server.addr, "udp", "example.com.", dns.TypeMX)
+		return len(m.Answer) == 1 && strings.HasSuffix(m.Answer[0].String(), "20 mail.example.com.")
+	})
+
+	server.change(t, "Corefile", "upstream", "upsteam")
+	server.mount(t)
+	eventually(t, 15*time.Second, "the Corefile is refused", func() bool {
+		return strings.Contains(server.metrics(t), "\ncoredns_reload_failed_total 1\n")
+	})
+	if server.logged(t, "upsteam") == 0 {
+		t.Error("The log does not say why")
+	}
+	checkRecords(t, answer("example.com.", dns.TypeA), "example.com. 60 IN A 203.0.113.81")
+	for _, plugin := range []string{"health", "ready"} {
+		eventually(t, 5*time.Second, plugin+" again", func() bool { return server.probe(t, plugin) })
+	}
+}
+
+// What the page on Kubernetes tells to check the zone with finds nothing wrong in it.
+func TestZoneOfPod(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := regexp.MustCompile("`(go run ./cmd/alias-checkzone \\S+ deploy/\\S+)`").FindSubmatch(page)
+	if command == nil {
+		t.Fatal("The page has no such command")
+	}
+	args := strings.Fields(string(command[1]))
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), " 0 errors, 0 warnings") {
+		t.Errorf("%s: %v\n%s", cmd, err, out)
+	}
+}
+
+// A cluster's own CoreDNS has the alias, and forwards what is neither that nor of the cluster.
+func TestClusterDNSPod(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, upstream.Zone(
+		"gateway.partner.example.net. 5 IN A 203.0.113.90",
+		"www.example.org. 60 IN A 192.0.2.81",
+	))
+	server := startPodServer(t, "cluster-dns", up.Addr, "Corefile")
+	for _, plugin := range []string{"health", "ready"} {
+		eventually(t, 5*time.Second, plugin, func() bool { return server.probe(t, plugin) })
+	}
+	const name, want = "api.partner.example.com.", "api.partner.example.com. 5 IN A 203.0.113.90"
+	checkRecords(t, query(t, server.addr, "udp", name, dns.TypeA).Answer, want)
+	checkRecords(t, query(t, server.addr, "tcp", "www.example.org.", dns.TypeA).Answer, "www.example.org. 30 IN A 192.0.2.81")
+
+	up.Set(nil)
+	eventually(t, 15*time.Second, "the answer is stale", func() bool {
+		m := query(t, server.addr, "udp", name, dns.TypeA)
+		if len(m.Answer) != 1 || !strings.HasSuffix(m.Answer[0].String(), "203.0.113.90") {
+			t.Fatalf("Got\n%v", m)
+		}
+		return m.Answer[0].Header().Ttl == 30
+	})
+	counted := `coredns_alias_answers_total{server="dns://` + server.addr + `",status="stale",zone="partner.example.com."}`
+	if !strings.Contains(server.metrics(t), counted) {
+		t.Error("No stale answer is counted")
+	}
+}
