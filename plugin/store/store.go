@@ -92,7 +92,8 @@ var files = struct {
 }{open: make(map[string]*file)}
 
 // New returns the bucket of that name in the file at path, which is Canonical, and not looked at before Open. No two buckets of a file that
-// are open at the same time have the same name. wrote is called after each attempt to write, with its error.
+// are open at the same time have the same name. wrote is called after each attempt to write, with its error, also when there
+// is no file to write to.
 func New(path, name string, contents Contents, wrote func(error)) *Bucket {
 	b := &Bucket{name: name, contents: contents, pending: make(map[string]string), behind: true}
 	files.Lock()
@@ -267,6 +268,7 @@ func (f *file) attempt() (err error) {
 	}
 	if f.db == nil {
 		if err := f.open(); err != nil {
+			f.wrote(err)
 			return err
 		}
 	}

@@ -745,3 +745,12 @@ func mended(data []byte) []byte {
 	}
 	return data
 }
+
+// A file that cannot be opened is a failed attempt to write too.
+func TestNoFileCounts(t *testing.T) {
+	u := open(filepath.Join(t.TempDir(), "missing", "db"), "a")
+	u.Close()
+	if len(u.errors) == 0 || u.errors[0] == nil {
+		t.Errorf("counted: %v", u.errors)
+	}
+}
