@@ -23,7 +23,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-var update = flag.Bool("update", false, "write the figures of the drills into README.md")
+var update = flag.Bool("update", false, "write the figures of the drills, and of the scrape, into their pages")
 
 const (
 	outage = 12 * time.Second // how long it is wrong: two lookups fail, and the third, 15 s after the first, is to find all well

@@ -1,0 +1,589 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// guides are the pages whose commands are run, and what these need that Go does not bring.
+var guides = []struct {
+	page     string
+	programs []string
+	setup    string // commands before those of the page
+}{
+	{page: "from-powerdns.md", programs: []string{"dig", "pdns_server", "pdnsutil", "pdns_control"}},
+	{page: "from-other-plugins.md", programs: []string{"dig"}},
+	{page: "from-serve-stale.md", programs: []string{"dig"}},
+	{page: "dnscontrol-octodns.md", programs: []string{"dig", "nsupdate", "tsig-keygen"}},
+	{page: "troubleshooting.md", programs: []string{"dig", "curl"}, setup: inTrouble},
+}
+
+// leftOut are the commands of the pages that the test does not run, by how they begin, and why.
+var leftOut = map[string]string{
+	"apt-get install ": "CI installs what the tests need",
+	"go build ":        "the suite has built the programs already",
+	"dnscontrol ":      "no package of Debian; what it writes is in the page",
+	"octodns-sync ":    "no package of Debian; what it writes is in the page",
+}
+
+// inTrouble starts a server with which something is wrong, for the commands of the page on troubleshooting.
+const inTrouble = `
+cat > db.example.org <<'END'
+$TTL 300
+@   IN SOA   ns1 hostmaster 1 7200 3600 1209600 300
+    IN NS    ns1
+    IN ALIAS myapp.hosting.example.
+ns1 IN A     192.0.2.53
+END
+cat > Corefile <<'END'
+example.org:5301 {
+    bind 127.0.0.1
+    prometheus 127.0.0.1:9153
+    alias {
+        record refused target.example.net
+        upstream 127.0.0.1:1053
+        txt
+    }
+    file db.example.org
+    errors
+}
+END
+coredns -conf examples/Corefile > resolver.log 2>&1 &
+dig @127.0.0.1 -p 1053 myapp.hosting.example A
+coredns -conf Corefile > coredns.log 2>&1 &
+until grep -q 'Target target.example.net. A fails' coredns.log; do sleep 0.1; done
+dig @127.0.0.1 -p 5301 refused.example.org A | grep -F 'EDE: 22 (No Reachable Authority): (alias target: refused)'
+`
+
+// prelude makes a shell stop at the first command that fails, and end what it has started. A server that has just been
+// started may not listen yet: a reader is slower than the test, which therefore asks again.
+const prelude = `set -eu
+trap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT
+dig() {
+	local response
+	case "$*" in *+tries=1*) command dig "$@"; return;; esac
+	for _ in $(seq 100); do
+		if response=$(command dig "$@"); then
+			[ -z "$response" ] || printf '%s\n' "$response"
+			return
+		fi
+		sleep 0.1
+	done
+	return 9
+}
+`
+
+// The guides are tried as they are written: all files and commands are out of the page, in its order, in one shell. Only the
+// ports are others. A block without a language that follows one of commands is what these print.
+func TestGuides(t *testing.T) {
+	t.Parallel()
+	bin := t.TempDir()
+	check(t, os.Symlink(coredns, filepath.Join(bin, "coredns")))
+	build := exec.Command("go", "build", "-o", bin, "../cmd/alias-checkzone")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", build, err, out)
+	}
+	for _, g := range guides {
+		t.Run(g.page, func(t *testing.T) {
+			t.Parallel()
+			bash := need(t, "bash")
+			for _, program := range g.programs {
+				need(t, program)
+			}
+			local := otherPorts(t)
+			dir := t.TempDir()
+			check(t, os.CopyFS(filepath.Join(dir, "examples"), os.DirFS("../examples")))
+			example := filepath.Join(dir, "examples", "Corefile")
+			write(t, example, local(read(t, example)))
+
+			out := t.TempDir()
+			script, printed := toScript(blocks(read(t, "../docs/"+g.page)), out)
+			runScript(t, bash, dir, bin, local(prelude+g.setup+script))
+			for i, want := range printed {
+				got := read(t, filepath.Join(out, strconv.Itoa(i)))
+				if g, w := sortedLines(got), sortedLines(local(want)); !slices.Equal(g, w) {
+					t.Errorf("Block %d printed\n\t%s\nthe page says\n\t%s", i, strings.Join(g, "\n\t"), strings.Join(w, "\n\t"))
+				}
+			}
+			checkLogs(t, dir)
+		})
+	}
+}
+
+// fenced is a fenced block of a page.
+type fenced struct {
+	language string
+	file     string // the name of the file that it is the content of, or ""
+	follows  bool   // there is no text between it and the block before
+	text     string
+}
+
+// blocks returns the fenced blocks of a page. One that stands behind a line that ends in a name and a colon is the
+// file of that name.
+func blocks(page string) []fenced {
+	named := regexp.MustCompile("`([^` ]+)`:$")
+	var bs []fenced
+	var file, indent string
+	var open, follows bool
+	for line := range strings.Lines(page) {
+		text := strings.TrimSpace(line)
+		language, fence := strings.CutPrefix(text, "~~~")
+		switch {
+		case fence && open:
+			open, file, follows = false, "", true
+		case fence:
+			open, indent = true, line[:strings.Index(line, "~~~")]
+			bs = append(bs, fenced{language: strings.TrimSpace(language), file: file, follows: follows})
+		case open:
+			bs[len(bs)-1].text += strings.TrimPrefix(line, indent)
+		case text != "":
+			file, follows = "", false
+			if m := named.FindStringSubmatch(text); m != nil {
+				file = m[1]
+			}
+		}
+	}
+	return bs
+}
+
+// toScript returns the commands that write the files and do what the page says. What those of block i print goes to the file i in
+// out; printed is what the page says about that, by block.
+func toScript(bs []fenced, out string) (script string, printed map[int]string) {
+	var s strings.Builder
+	printed = make(map[int]string)
+	for i, b := range bs {
+		switch {
+		case b.language == "sh":
+			fmt.Fprintf(&s, "{\n%s} > %s/%d\n", runnable(b.text), out, i)
+		case b.file != "":
+			fmt.Fprintf(&s, "mkdir -p $(dirname %[1]s)\ncat > %[1]s <<'END OF FILE'\n%[2]sEND OF FILE\n", b.file, b.text)
+		case b.language == "" && b.follows && bs[i-1].language == "sh":
+			printed[i-1] = b.text
+		}
+	}
+	return s.String(), printed
+}
+
+// runnable returns commands without those that are left out.
+func runnable(commands string) string {
+	kept := ":\n" // there may be none
+	for line := range strings.Lines(commands) {
+		if _, out := leftOutBy(line); !out {
+			kept += line
+		}
+	}
+	return kept
+}
+
+func leftOutBy(line string) (beginning string, ok bool) {
+	for beginning := range leftOut {
+		if strings.HasPrefix(line, beginning) {
+			return beginning, true
+		}
+	}
+	return "", false
+}
+
+// runScript runs a script in dir, with the programs in bin.
+func runScript(t *testing.T, bash, dir, bin, script string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bash, "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PATH="+bin+":/usr/sbin:"+os.Getenv("PATH"), "LC_ALL=C", "GORACE=atexit_sleep_ms=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("The commands end with %v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("The commands were\n%s", script)
+		}
+	})
+}
+
+// checkLogs checks that no server has failed whose log is in dir or below.
+func checkLogs(t *testing.T, dir string) {
+	t.Helper()
+	check(t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".log") {
+			return err
+		}
+		log := read(t, path)
+		for report := range strings.SplitSeq(log, "==================") {
+			race := strings.Contains(report, "DATA RACE") && !strings.Contains(report, "file.(*Zone).setData()") // CoreDNS's own, at each reload
+			if race || strings.Contains(report, "panic") {
+				t.Errorf("%s has\n%s", filepath.Base(path), report)
+			}
+		}
+		if t.Failed() {
+			t.Logf("%s:\n%s", filepath.Base(path), log)
+		}
+		return nil
+	}))
+}
+
+// otherPorts returns what replaces the ports of a page by free ones.
+func otherPorts(t *testing.T) func(text string) string {
+	t.Helper()
+	ports := regexp.MustCompile(`\b(1053|530[0-9]|9153)\b`)
+	free := make(map[string]string)
+	return func(text string) string {
+		return ports.ReplaceAllStringFunc(text, func(port string) string {
+			if free[port] == "" {
+				free[port] = freePort(t)
+			}
+			return free[port]
+		})
+	}
+}
+
+func sortedLines(text string) []string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		lines = append(lines, strings.TrimSpace(line))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// Each page is in the index, each link leads somewhere, and no command is left out that no page has.
+func TestGuideIndex(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../docs/*.md")
+	check(t, err)
+	index := read(t, "../docs/README.md")
+	link := regexp.MustCompile(`\]\(([^)#:]*)(#[^)]*)?\)`)
+	used := make(map[string]bool)
+	for _, page := range pages {
+		if name := filepath.Base(page); name != "README.md" && !strings.Contains(index, "("+name+")") {
+			t.Errorf("The index does not have %s", name)
+		}
+		text := read(t, page)
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			file := page
+			if m[1] != "" {
+				file = filepath.Join("../docs", m[1])
+			}
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("%s: %v", page, err)
+			} else if m[2] != "" && !slices.Contains(anchors(read(t, file)), m[2]) {
+				t.Errorf("%s: no heading for %s in %s", page, m[2], file)
+			}
+		}
+		for _, b := range blocks(text) {
+			for line := range strings.Lines(b.text) {
+				if beginning, ok := leftOutBy(line); ok && b.language == "sh" {
+					used[beginning] = true
+				}
+			}
+		}
+	}
+	for beginning := range leftOut {
+		if !used[beginning] {
+			t.Errorf("No page has a command %q", beginning)
+		}
+	}
+}
+
+// anchors returns those of the headings of a page.
+func anchors(page string) []string {
+	var as []string
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		a := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		as = append(as, "#"+strings.ReplaceAll(a, " ", "-"))
+	}
+	return as
+}
+
+// unsaid are the messages in the source that nobody gets to see, and why.
+var unsaid = map[string]string{
+	"no client":                              "the plugin's own questions have none, and it does not look at the error",
+	"%T is not the RDATA of an ALIAS record": "the DNS library copies RDATA to RDATA of the same type",
+}
+
+// The page on troubleshooting has each message, each value of the metrics and each Extended DNS Error, and no others.
+func TestTroubleshooting(t *testing.T) {
+	t.Parallel()
+	page := read(t, "../docs/troubleshooting.md")
+	s := readSource(t)
+
+	t.Run("messages", func(t *testing.T) {
+		section := sectionOf(t, page, "Messages of the log")
+		var said []string
+		for _, m := range regexp.MustCompile("(?m)^\\| (`.*?) \\| ").FindAllStringSubmatch(section, -1) {
+			said = append(said, codeSpans(m[1])...)
+		}
+		patterns := make(map[string]*regexp.Regexp)
+		for _, format := range s.messages {
+			if _, ok := unsaid[format]; !ok {
+				patterns[format] = asWritten(format)
+			}
+		}
+		if len(patterns) < 40 {
+			t.Errorf("Found %d messages in the source", len(patterns))
+		}
+		for format, pattern := range patterns {
+			if !slices.ContainsFunc(said, pattern.MatchString) {
+				t.Errorf("The page lacks %q", format)
+			}
+		}
+		for _, text := range said {
+			matches := func(pattern *regexp.Regexp) bool { return pattern.MatchString(text) }
+			if !slices.ContainsFunc(slices.Collect(maps.Values(patterns)), matches) {
+				t.Errorf("The source does not say %q", text)
+			}
+		}
+		for format := range unsaid {
+			if !slices.Contains(s.messages, format) {
+				t.Errorf("The source does not say %q any more", format)
+			}
+		}
+	})
+
+	t.Run("configuration", func(t *testing.T) {
+		section := sectionOf(t, page, "Start and reload")
+		for _, format := range s.mistakes {
+			if !slices.ContainsFunc(literals(format), func(part string) bool { return strings.Contains(section, part) }) {
+				t.Errorf("The page has no part of %q", format)
+			}
+		}
+	})
+
+	t.Run("metrics", func(t *testing.T) {
+		section := codeSpans(sectionOf(t, page, "Metrics"))
+		wanted := slices.Concat(s.outcomes, documentedValues(t))
+		for _, value := range wanted {
+			if !slices.Contains(section, value) {
+				t.Errorf("The page lacks the value %q", value)
+			}
+		}
+		for _, name := range s.metrics {
+			full := "coredns_alias_" + name
+			if !slices.ContainsFunc(section, func(span string) bool { return span == full || strings.HasPrefix(span, full+"{") }) {
+				t.Errorf("The page lacks the metric %s", full)
+			}
+		}
+		if len(s.metrics) < 10 || len(wanted) < 30 {
+			t.Errorf("Found %d metrics and %d values", len(s.metrics), len(wanted))
+		}
+	})
+
+	t.Run("extended errors", func(t *testing.T) {
+		section := sectionOf(t, page, "Extended DNS Errors")
+		for code, text := range dns.ExtendedErrorCodeToString {
+			row := fmt.Sprintf("| %d (%s) |", code, text)
+			used := slices.Contains(s.errors, strings.ReplaceAll(text, " ", ""))
+			if used != strings.Contains(section, row) {
+				t.Errorf("%s: %t in the source, %t in the page", row, used, !used)
+			}
+		}
+	})
+
+	for _, anchor := range []string{ // to which the alerts lead
+		"#stale-answers", "#target-failing", "#upstream-slow", "#transfers-aborted", "#secondaries-behind", "#persist", "#overload",
+	} {
+		if !slices.Contains(anchors(page), anchor) {
+			t.Errorf("The page lacks the heading for %s", anchor)
+		}
+	}
+}
+
+// source is what the source of the plugin says to operators.
+type source struct {
+	messages []string // the formats of messages and of the errors in them
+	mistakes []string // those of errors about the Corefile
+	outcomes []string // of lookups that fail
+	metrics  []string // without coredns_alias_
+	errors   []string // the names of Extended DNS Errors, without spaces
+}
+
+// readSource reads it.
+func readSource(t *testing.T) *source {
+	t.Helper()
+	s := new(source)
+	for _, dir := range []string{"..", "../plugin/rdata", "../plugin/store"} {
+		files, err := filepath.Glob(dir + "/*.go")
+		check(t, err)
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+			check(t, err)
+			ast.Inspect(f, func(n ast.Node) bool {
+				s.note(filepath.Base(file), n)
+				return true
+			})
+		}
+	}
+	return s
+}
+
+// note notes what n says, a part of file.
+func (s *source) note(file string, n ast.Node) {
+	switch n := n.(type) {
+	case *ast.SelectorExpr:
+		if name, ok := strings.CutPrefix(n.Sel.Name, "ExtendedErrorCode"); ok {
+			s.errors = append(s.errors, name)
+		}
+	case *ast.KeyValueExpr:
+		if key, ok := n.Key.(*ast.Ident); ok && key.Name == "Name" && file == "metrics.go" {
+			s.metrics = append(s.metrics, text(n.Value))
+		}
+	case *ast.CallExpr:
+		s.noteCall(file, n)
+	}
+}
+
+func (s *source) noteCall(file string, call *ast.CallExpr) {
+	at, list := 0, &s.messages
+	switch function(call) {
+	case "log.Infof", "log.Warningf", "log.Errorf", "log.Info", "log.Warning", "log.Error", ".tellOnce":
+	case ".tell":
+		at = 1
+	case ".once":
+		at = 1
+		if len(call.Args) > 1 {
+			if formatted, ok := call.Args[1].(*ast.CallExpr); ok {
+				call, at = formatted, 0
+			}
+		}
+	case "fmt.Errorf", "errors.New":
+		switch file {
+		case "setup.go":
+			list = &s.mistakes
+		case "pages.go":
+			return // the details of a damaged file
+		}
+	case "c.Errf":
+		list = &s.mistakes
+	case "networkFailure", "unusable":
+		list = &s.outcomes
+	default:
+		return
+	}
+	if len(call.Args) > at {
+		if format := text(call.Args[at]); len(literals(format)) > 0 {
+			*list = append(*list, format)
+		}
+	}
+}
+
+// function returns the name of the function that is called: with the package or, for what is known by its method
+// alone, with a dot.
+func function(call *ast.CallExpr) string {
+	switch f := call.Fun.(type) {
+	case *ast.Ident:
+		return f.Name
+	case *ast.SelectorExpr:
+		switch f.Sel.Name {
+		case "tell", "tellOnce", "once":
+			return "." + f.Sel.Name
+		}
+		if x, ok := f.X.(*ast.Ident); ok {
+			return x.Name + "." + f.Sel.Name
+		}
+	}
+	return ""
+}
+
+// text returns the string that e is, if it is written out.
+func text(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BinaryExpr:
+		return text(e.X) + text(e.Y)
+	case *ast.BasicLit:
+		s, _ := strconv.Unquote(e.Value)
+		return s
+	}
+	return ""
+}
+
+// verb is one of a format.
+var verb = regexp.MustCompile(`%[.0-9#]*[a-zA-Z]`)
+
+// literals returns the parts of a format that are longer than what stands between two verbs.
+func literals(format string) []string {
+	var parts []string
+	for _, part := range verb.Split(format, -1) {
+		if part = strings.Trim(part, " ':,;"); len(part) > 3 {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
+
+// asWritten returns what a format looks like in the page: with words in capitals in place of the verbs, and anything
+// in place of a wrapped error.
+func asWritten(format string) *regexp.Regexp {
+	verbs := verb.FindAllString(format, -1)
+	pattern := "^"
+	for i, part := range verb.Split(format, -1) {
+		pattern += regexp.QuoteMeta(part)
+		switch {
+		case i == len(verbs):
+		case verbs[i] == "%w":
+			pattern += ".+"
+		default:
+			pattern += `"?[A-Z]+( TYPE)?"?`
+		}
+	}
+	return regexp.MustCompile(pattern + "$")
+}
+
+// documentedValues returns the metrics' values of the labels status and outcome, as the README has them.
+func documentedValues(t *testing.T) []string {
+	t.Helper()
+	section := sectionOf(t, read(t, "../README.md"), "Metrics")
+	var values []string
+	for _, item := range strings.Split(section, "\n* ")[1:] {
+		labels := regexp.MustCompile("^`\\w+\\{(.*)\\}`").FindStringSubmatch(item)
+		for _, span := range codeSpans(strings.SplitN(item, "\n\n", 2)[0]) {
+			isLabel := labels != nil && slices.Contains(strings.Split(labels[1], ", "), span)
+			if regexp.MustCompile(`^[a-z]+$`).MatchString(span) && !isLabel && span != "persist" {
+				values = append(values, span)
+			}
+		}
+	}
+	return values
+}
+
+// sectionOf returns what is below a heading of the second level.
+func sectionOf(t *testing.T, page, heading string) string {
+	t.Helper()
+	_, section, ok := strings.Cut(page, "\n## "+heading+"\n")
+	if !ok {
+		t.Fatalf("No section %q", heading)
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	return section
+}
+
+// codeSpans returns those in text.
+func codeSpans(text string) []string {
+	var spans []string
+	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(text, -1) {
+		spans = append(spans, m[1])
+	}
+	return spans
+}
