@@ -1,6 +1,7 @@
 package test
 
 import (
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -55,36 +56,38 @@ func startPodServer(t *testing.T, dir, resolver string, files ...string) *podSer
 			"/var/lib/coredns/", state+"/",
 		).Replace(onLoopback(corefile, port))
 	}
-	for name := range p.files {
-		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(p.config, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
 	p.mount(t)
 	p.process = startServer(t, port, t.TempDir(), filepath.Join(p.config, "Corefile"))
 	return p
 }
 
-// mount has the server see the files as they are now, all at once, as the kubelet does it: ..data leads to their
-// directory, and is replaced by a link to another one.
+// mount has the server see the files as they are now.
 func (p *podServer) mount(t *testing.T) {
 	t.Helper()
-	dir, err := os.MkdirTemp(p.config, "..")
-	if err != nil {
-		t.Fatal(err)
+	files := maps.Clone(p.files)
+	files["Corefile"] = p.adapt(files["Corefile"])
+	project(t, p.config, files)
+}
+
+// project puts the files of a ConfigMap into its volume as the kubelet does: all at once, by the change of a link.
+func project(t *testing.T, volume string, files map[string]string) {
+	t.Helper()
+	data := filepath.Join(volume, "..data")
+	old, _ := os.Readlink(data)
+	dir, err := os.MkdirTemp(volume, "..")
+	check(t, err)
+	check(t, os.Chmod(dir, 0o755))
+	for name, text := range files {
+		check(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 	}
-	for name, text := range p.files {
-		if name == "Corefile" {
-			text = p.adapt(text)
-		}
-		write(t, filepath.Join(dir, name), text)
+	check(t, os.Symlink(filepath.Base(dir), data+"_tmp"))
+	check(t, os.Rename(data+"_tmp", data))
+	if old != "" {
+		check(t, os.RemoveAll(filepath.Join(volume, old)))
+		return
 	}
-	next := filepath.Join(p.config, "..data_tmp")
-	if err := os.Symlink(filepath.Base(dir), next); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(next, filepath.Join(p.config, "..data")); err != nil {
-		t.Fatal(err)
+	for name := range files {
+		check(t, os.Symlink(filepath.Join("..data", name), filepath.Join(volume, name)))
 	}
 }
 

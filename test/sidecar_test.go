@@ -4,7 +4,6 @@ package test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -196,7 +195,7 @@ func newPod(t *testing.T) *pod {
 	p.network(t)
 	p.application = newBundle(t, p.spec.resolvConf(), mount{lookup, "/lookup", "bind,ro"})
 	p.sidecar = newBundle(t, p.spec.resolvConf(), append(p.volumes(t), mount{coredns, "/coredns", "bind,ro"})...)
-	project(t, p.configMap, read(t, sidecarFiles+"Corefile"))
+	project(t, p.configMap, map[string]string{"Corefile": read(t, sidecarFiles+"Corefile")})
 	p.startDNS(t, appAddresses)
 	p.start(t)
 	return p
@@ -271,27 +270,6 @@ func (p *pod) volumes(t *testing.T) []mount {
 		mounts = append(mounts, mount{sources[m.Name], m.MountPath, options})
 	}
 	return mounts
-}
-
-// project puts a Corefile into the volume of a ConfigMap as the kubelet does: all changes at once, by the change of a link.
-func project(t *testing.T, volume, corefile string) {
-	t.Helper()
-	data, file := filepath.Join(volume, "..data"), filepath.Join(volume, "Corefile")
-	old, _ := os.Readlink(data)
-	dir, err := os.MkdirTemp(volume, time.Now().UTC().Format("..2006_01_02_15_04_05."))
-	check(t, err)
-	steps := []error{
-		os.Chmod(dir, 0o755),
-		os.WriteFile(filepath.Join(dir, "Corefile"), []byte(corefile), 0o644),
-		os.Symlink(filepath.Base(dir), data+"_tmp"),
-		os.Rename(data+"_tmp", data),
-	}
-	if old == "" {
-		steps = append(steps, os.Symlink("..data/Corefile", file))
-	} else {
-		steps = append(steps, os.RemoveAll(filepath.Join(volume, old)))
-	}
-	check(t, errors.Join(steps...))
 }
 
 // mount says what is mounted where in a container.
@@ -577,7 +555,7 @@ func TestSidecarConfigMap(t *testing.T) {
 	if added == corefile {
 		t.Fatal("The Corefile has no record for api")
 	}
-	project(t, p.configMap, added)
+	project(t, p.configMap, map[string]string{"Corefile": added})
 	p.goesOn(t, 45*time.Second, "the Corefile is reloaded", func() bool { return p.server.logged(t, "Reloading complete") > 0 })
 	p.checkResolves(t, "www.partner.example.com", appAddresses...)
 	p.checkResolves(t, partner, appAddresses...)
