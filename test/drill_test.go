@@ -386,7 +386,6 @@ func cutOff(t *testing.T) *stage {
 			t.Fatalf("ip %s: %v\n%s", args, err, out)
 		}
 	}
-	ip("link set lo up")
 	ip("address add 192.0.2.1/32 dev lo")
 	up := upstream.NewAt(t, "192.0.2.1", healthy)
 	return &stage{
@@ -397,11 +396,14 @@ func cutOff(t *testing.T) *stage {
 }
 
 // alone puts the calling goroutine into namespaces of its own, with all sockets and processes that it makes from now
-// on. The thread stays locked to it, and thus ends with it.
+// on; a network has loopback. The thread stays locked to it, and thus ends with it.
 func alone(t *testing.T, namespaces int) {
 	t.Helper()
 	runtime.LockOSThread()
 	err := syscall.Unshare(namespaces)
+	if err == nil && namespaces&syscall.CLONE_NEWNET != 0 {
+		err = networkAlone(need(t, "ip"))
+	}
 	switch {
 	case err == nil:
 	case os.Getenv("CI") == "true":
@@ -409,6 +411,15 @@ func alone(t *testing.T, namespaces int) {
 	default:
 		t.Skipf("no namespaces: %v", err)
 	}
+}
+
+// networkAlone has loopback work in a network that is new. In a container root may make a network, but not set it up.
+func networkAlone(ip string) error {
+	if out, err := exec.Command(ip, "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	const writable = 2
+	return syscall.Access("/proc/sys/net/ipv4/ip_unprivileged_port_start", writable)
 }
 
 func restarted(t *testing.T) *stage {

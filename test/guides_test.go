@@ -36,10 +36,10 @@ var guides = []struct {
 
 // leftOut are the commands of the pages that the test does not run, by how they begin, and why.
 var leftOut = map[string]string{
-	"apt-get install ": "CI installs what the tests need",
-	"go build ":        "the suite has built the programs already",
-	"dnscontrol ":      "no package of Debian; what it writes is in the page",
-	"octodns-sync ":    "no package of Debian; what it writes is in the page",
+	"apt-get ":      "CI installs what the tests need",
+	"go build ":     "the suite has built the programs already",
+	"dnscontrol ":   "no package of Debian; what it writes is in the page",
+	"octodns-sync ": "no package of Debian; what it writes is in the page",
 }
 
 // inTrouble starts a server with which something is wrong, for the commands of the page on troubleshooting.

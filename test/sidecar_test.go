@@ -219,7 +219,6 @@ func (p *pod) network(t *testing.T) {
 	})
 	inPod := func(args string) { run(t, ip, strings.Fields(args)...) }
 	onNode := func(args string) { run(t, "nsenter", p.onNode(append([]string{ip}, strings.Fields(args)...)...)...) }
-	inPod("link set lo up")
 	inPod(fmt.Sprintf("link add eth0 type veth peer name pod0 netns %d", p.node.Process.Pid))
 	inPod("address add " + podAddress + "/24 dev eth0")
 	inPod("link set eth0 up")
