@@ -117,6 +117,9 @@ func newRecords(zs zones) *records {
 // add makes owner, which is in the zone of s, the alias that s says, and reports whether it had no record yet.
 func (rs *records) add(owner string, s said) bool {
 	name, wildcard := cutWildcard(owner)
+	if owner == s.zone { // a zone may have such a name, which is the owner of no wildcard then: what it would match is outside
+		name, wildcard = owner, false
+	}
 	at := rs.node(name)
 	if wildcard {
 		at += wildcardOffset
