@@ -21,8 +21,9 @@ blocks() {
 		code' "$page"
 }
 
+ran=("The cluster's own CoreDNS With the Helm chart" 'What is tried, and what is not') # which are not run
+
 # run runs the commands that are below a heading.
-ran=("The cluster's own CoreDNS With the Helm chart" 'What is tried, and what is not') # these it does not
 run() {
 	echo "-- ${*: -1}"
 	local commands
