@@ -116,10 +116,7 @@ func newRecords(zs zones) *records {
 
 // add makes owner, which is in the zone of s, the alias that s says, and reports whether it had no record yet.
 func (rs *records) add(owner string, s said) bool {
-	name, wildcard := cutWildcard(owner)
-	if owner == s.zone { // a zone may have such a name, which is the owner of no wildcard then: what it would match is outside
-		name, wildcard = owner, false
-	}
+	name, wildcard := cutWildcard(owner, s.zone)
 	at := rs.node(name)
 	if wildcard {
 		at += wildcardOffset
@@ -136,8 +133,12 @@ func (rs *records) add(owner string, s said) bool {
 	return true
 }
 
-// cutWildcard returns the name that owner is the wildcard of, or else owner itself.
-func cutWildcard(owner string) (name string, wildcard bool) {
+// cutWildcard returns the name that owner is the wildcard of, or else owner itself. The name of a zone is no wildcard in it:
+// what it would match is outside.
+func cutWildcard(owner, zone string) (name string, wildcard bool) {
+	if owner == zone {
+		return owner, false
+	}
 	if name, wildcard = strings.CutPrefix(owner, "*."); name == "" {
 		name = "."
 	}

@@ -46,9 +46,7 @@ func TestImage(t *testing.T) {
 	chroot, buildah := need(t, "chroot"), newBuildah(t)
 	alone(t, syscall.CLONE_NEWNET)
 	// As container engines do it.
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	sysctl(t, "net.ipv4.ip_unprivileged_port_start", "0")
 	resolver, authority := startDoT(t, upstream.Zone("app.hosting.example. 60 IN A 203.0.113.80"))
 
 	standIn(t, buildah, authority)

@@ -9,8 +9,7 @@ trap '[ ${#servers[@]} -eq 0 ] || kill "${servers[@]}"; chmod -R u+w "$work"; rm
 
 # A checkout of CoreDNS, of the version that alias is made for.
 version=$(cd "$alias_dir" && go list -m -f '{{.Version}}' github.com/coredns/coredns)
-source=$(cd "$work" && go mod download -json "github.com/coredns/coredns@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
-cp -r "$source" "$work/coredns"
+cp -r "$("$alias_dir/test/source.sh" "github.com/coredns/coredns@$version")" "$work/coredns"
 chmod -R u+w "$work/coredns"
 cd "$work/coredns"
 

@@ -56,11 +56,17 @@ func need(t *testing.T, program string) string {
 			return path
 		}
 	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not installed", program)
-	}
-	t.Skipf("%s is not installed", program)
+	lack(t, "%s is not installed", program)
 	return ""
+}
+
+// lack ends a test that this machine cannot run: it is skipped, but in CI, where nothing may be, it fails.
+func lack(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
 }
 
 // process is a name server that runs until its test ends.

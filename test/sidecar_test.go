@@ -207,7 +207,7 @@ func (p *pod) network(t *testing.T) {
 	ip := need(t, "ip")
 	alone(t, syscall.CLONE_NEWNET)
 	for _, s := range p.spec.SecurityContext.Sysctls {
-		write(t, "/proc/sys/"+strings.ReplaceAll(s.Name, ".", "/"), s.Value)
+		sysctl(t, s.Name, s.Value)
 	}
 
 	p.node = exec.Command("sleep", "infinity")

@@ -21,7 +21,7 @@ blocks() {
 		code' "$page"
 }
 
-ran=("The cluster's own CoreDNS With the Helm chart" 'What is tried, and what is not') # which are not run
+seen=("The cluster's own CoreDNS With the Helm chart" 'What is tried, and what is not') # which are not run
 
 # run runs the commands that are below a heading.
 run() {
@@ -29,7 +29,7 @@ run() {
 	local commands
 	commands=$(blocks sh "$@")
 	[ -n "$commands" ] || { echo "no commands there"; exit 1; }
-	ran+=("$*")
+	seen+=("$*")
 	show bash -euo pipefail -c "$commands"
 }
 
@@ -56,7 +56,7 @@ wait_for() {
 }
 
 # The Prometheus operator's types, which parts of the manifests are.
-operator=$(cd /tmp && go mod download -json github.com/prometheus-operator/prometheus-operator@v0.85.0 | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+operator=$(test/source.sh github.com/prometheus-operator/prometheus-operator@v0.85.0)
 for kind in podmonitors servicemonitors prometheusrules; do
 	kubectl create -f "$operator/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml"
 done
@@ -113,7 +113,7 @@ mx_is() { [ "$(dig @192.0.2.53 example.com MX +short)" = "$1" ]; }
 wait_for 240 mx_is '20 mail.example.com.'
 
 echo '-- nothing else is in the page'
-diff <(printf '%s\n' "${ran[@]}" | sort) <(awk '
+diff <(printf '%s\n' "${seen[@]}" | sort) <(awk '
 	/^## / { section = substr($0, 4); part = "" }
 	/^### / { part = " " substr($0, 5) }
 	/^~~~ sh/ { print section part }' "$page" | sort -u)
