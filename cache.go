@@ -483,11 +483,11 @@ func (c *cache) tellFailure(q question, old, e *entry) {
 	if old.failing() {
 		return
 	}
-	remembered := "nothing is remembered"
+	cached := "no answer is cached"
 	if old.answered {
-		remembered = "the last answer is remembered"
+		cached = "the last answer is cached"
 	}
-	c.tell(log.Warningf, "Target %s fails: %s; %s", q, e.cause, remembered)
+	c.tell(log.Warningf, "Target %s fails: %s; %s", q, e.cause, cached)
 }
 
 // tell logs a message about a target, unless there are too many of them.
@@ -497,7 +497,7 @@ func (c *cache) tell(logf func(string, ...any), format string, v ...any) {
 		return
 	}
 	if n := c.unsaid.Swap(0); n > 0 {
-		log.Warningf("%d more messages about targets were left out", n)
+		log.Warningf("%d more messages about targets were suppressed", n)
 	}
 	logf(format, v...)
 }

@@ -27,7 +27,7 @@ func (a *Alias) locate(al *alias, qtype uint16) (destination, error) {
 	c := newChain(al.target)
 	for began := time.Now(); a.zones.inside(c.end()); {
 		if time.Since(began) > 2*a.upstreams.timeout || a.cache.ctx.Err() != nil {
-			return d, networkFailure("timeout", errors.New("the next plugins are too slow"))
+			return d, networkFailure("timeout", errors.New("the backend is too slow"))
 		}
 		name := c.end()
 		if err := a.advance(&d, c, qtype); err != nil || d.own {

@@ -273,7 +273,7 @@ func (r *registry) join(a *Alias) *memory {
 	m.inherit(a)
 	if !known && m.file != nil {
 		m.file.Open()
-		log.Infof("Remembered answers %d, from %s", m.len(), m.path)
+		log.Infof("Cached answers %d, from %s", m.len(), m.path)
 	}
 	a.share.memory = m
 	m.shares[a.share] = struct{}{}

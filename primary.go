@@ -202,7 +202,7 @@ func (p *primary) visit(ctx context.Context, name string) (*outgoing, error) {
 	case soa == nil && r.late && z != nil:
 		return z, nil
 	case soa == nil && (r.late || r.unable):
-		return nil, fmt.Errorf("no SOA record of %s from the next plugins", name)
+		return nil, fmt.Errorf("no SOA record of %s from the backend", name)
 	case soa == nil:
 		if z != nil {
 			z.clear() // but its serial number counts on, should it come back
@@ -281,7 +281,7 @@ func (p *primary) scan(ctx context.Context, z *outgoing) error {
 		return err
 	}
 	if s.signed && len(found) > 0 {
-		p.a.tellOnce("Zone %s is signed already, and leaves as it is, with its ALIAS records: let dnssec sign instead", z.name)
+		p.a.tellOnce("Zone %s is signed already: it is transferred as it is, with its ALIAS records; let dnssec sign instead", z.name)
 	}
 	own := make(map[question]bool)
 	err := p.walk(ctx, z.name, func(rr dns.RR) {

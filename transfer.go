@@ -91,7 +91,7 @@ func (p *primary) settle(z *outgoing, expansions []*expansion) (omitted bool, er
 		if !p.omit {
 			return false, fmt.Errorf("transfer of %s: %s %s: %w", z.name, x.owner, dns.TypeToString[x.qtype], x.err)
 		}
-		p.a.cache.tell(log.Warningf, "Zone %s leaves without %s %s: %v", z.name, x.owner, dns.TypeToString[x.qtype], x.err)
+		p.a.cache.tell(log.Warningf, "Zone %s is transferred without %s %s: %v", z.name, x.owner, dns.TypeToString[x.qtype], x.err)
 		z.set(x, nil)
 	}
 	return omitted, nil
