@@ -1,3 +1,5 @@
+//go:build linux
+
 package test
 
 import (
@@ -21,23 +23,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 )
-
-// A server tells which alias it has, however it was built.
-func TestVersion(t *testing.T) {
-	t.Parallel()
-	checkVersion(t, `alias-.+`, coredns)
-}
-
-func checkVersion(t *testing.T, want string, command ...string) {
-	t.Helper()
-	out, err := exec.Command(command[0], append(command[1:], "-version")...).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !regexp.MustCompile(`^CoreDNS-[0-9.]+\n\S+, go\S+, ` + want + `\n$`).Match(out) {
-		t.Errorf("-version says %q", out)
-	}
-}
 
 // The image is built with its Dockerfile, and the server in it starts in nothing but the files of the image. That is
 // without a network but loopback, so nothing comes from elsewhere, and as the image's user at port 53.

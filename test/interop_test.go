@@ -28,54 +28,6 @@ www  30 IN ALIAS %[2]s
 `, serial, target)
 }
 
-// startPowerDNS starts a PowerDNS that serves this zone, from the file db.example.org in its directory.
-func startPowerDNS(t *testing.T, zone string) *process {
-	t.Helper()
-	dir := t.TempDir()
-	replaceZone(t, dir, zone)
-	return launchPowerDNS(t, freePort(t), dir, "type master", "allow-axfr-ips=127.0.0.1")
-}
-
-// launchPowerDNS starts a PowerDNS at port that has example.org in this role, in the file db.example.org in dir, with
-// a further setting.
-func launchPowerDNS(t *testing.T, port, dir, role, setting string) *process {
-	t.Helper()
-	pdns := need(t, "pdns_server")
-	write(t, filepath.Join(dir, "named.conf"), fmt.Sprintf(`
-options { directory %q; };
-zone "example.org" { %s; file "db.example.org"; };
-`, dir, role))
-	write(t, filepath.Join(dir, "pdns.conf"), fmt.Sprintf(`
-launch=bind
-bind-config=%s/named.conf
-local-address=127.0.0.1
-local-port=%s
-socket-dir=%[1]s
-%[3]s
-cache-ttl=0
-query-cache-ttl=0
-negquery-cache-ttl=0
-security-poll-suffix=
-guardian=no
-daemon=no
-disable-syslog=yes
-`, dir, port, setting))
-	return launch(t, local(port), dir, nil, pdns, "--config-dir="+dir)
-}
-
-// control runs one of the tools of PowerDNS for p, and returns what it prints.
-func (p *process) control(t *testing.T, tool string, args ...string) string {
-	t.Helper()
-	cmd := exec.Command(need(t, tool), append([]string{"--config-dir=" + p.Dir}, args...)...)
-	var complaints strings.Builder
-	cmd.Stderr = &complaints
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s%s", cmd, err, out, &complaints)
-	}
-	return string(out)
-}
-
 // The aliases of a PowerDNS come with the zone transfer, and so do the changes.
 func TestPowerDNSPrimary(t *testing.T) {
 	t.Parallel()

@@ -3,12 +3,8 @@
 package test
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -25,181 +21,6 @@ import (
 
 	"github.com/miekg/dns"
 )
-
-const (
-	rulesFile      = "../deploy/prometheus/alias.rules.yaml"
-	rulesTests     = "../deploy/prometheus/alias.rules.test.yaml"
-	dashboardFile  = "../deploy/grafana/alias.json"
-	monitoringPage = "../docs/monitoring.md"
-
-	// scrapeInterval is that of the Prometheus in the tests, and rateInterval what Grafana makes of it.
-	scrapeInterval = time.Second
-	rateInterval   = 4 * scrapeInterval
-)
-
-// dashboard is the part of Grafana's model that matters here.
-type dashboard struct {
-	UID           string
-	SchemaVersion int
-	Templating    struct {
-		List []struct {
-			Name, Type, Query string
-			Datasource        datasource
-		}
-	}
-	Panels []panel
-}
-
-type panel struct {
-	ID                       int
-	Type, Title, Description string
-	Datasource               datasource
-	GridPos                  struct{ X, Y, W, H int }
-	Targets                  []struct{ RefID, Expr, LegendFormat, Format string }
-	FieldConfig              struct{ Defaults struct{ Unit string } }
-}
-
-type datasource struct{ Type, UID string }
-
-func readDashboard(t *testing.T) *dashboard {
-	t.Helper()
-	d := new(dashboard)
-	check(t, json.Unmarshal([]byte(read(t, dashboardFile)), d))
-	return d
-}
-
-// charts returns the panels but for those that are headings.
-func (d *dashboard) charts() []panel {
-	return slices.DeleteFunc(slices.Clone(d.Panels), func(p panel) bool { return p.Type == "row" })
-}
-
-// The dashboard is one that Grafana takes, and that tells who reads it what it shows.
-func TestDashboard(t *testing.T) {
-	t.Parallel()
-	d := readDashboard(t)
-	if d.UID == "" || d.SchemaVersion < 36 { // before that, data sources had no uid
-		t.Errorf("The dashboard has uid %q and schemaVersion %d", d.UID, d.SchemaVersion)
-	}
-	prometheus := datasource{"prometheus", "${datasource}"}
-	var names []string
-	for _, v := range d.Templating.List {
-		names = append(names, v.Name)
-		if v.Type == "query" && v.Datasource != prometheus {
-			t.Errorf("Variable %s comes from %v", v.Name, v.Datasource)
-		}
-	}
-	if want := []string{"datasource", "job", "instance", "zone"}; !slices.Equal(names, want) {
-		t.Errorf("The variables are %v, want %v", names, want)
-	}
-	ids, titles, taken := make(map[int]bool), make(map[string]bool), make(map[[2]int]string)
-	for _, p := range d.Panels {
-		if p.Title == "" || titles[p.Title] || p.ID == 0 || ids[p.ID] {
-			t.Errorf("Panel %d %q lacks an id or a title of its own", p.ID, p.Title)
-		}
-		ids[p.ID], titles[p.Title] = true, true
-		p.checkPlace(t, taken)
-	}
-	for _, p := range d.charts() {
-		if p.Description == "" || p.FieldConfig.Defaults.Unit == "" || p.Datasource != prometheus || len(p.Targets) == 0 {
-			t.Errorf("%s lacks a description, a unit, the data source of the variable, or queries", p.Title)
-		}
-		p.checkQueries(t)
-	}
-}
-
-// checkPlace checks that p is inside of the grid, and takes no place that another panel has.
-func (p panel) checkPlace(t *testing.T, taken map[[2]int]string) {
-	t.Helper()
-	g := p.GridPos
-	if g.X < 0 || g.Y < 0 || g.W < 1 || g.H < 1 || g.X+g.W > 24 {
-		t.Errorf("%s is at %+v", p.Title, g)
-	}
-	for x := g.X; x < g.X+g.W; x++ {
-		for y := g.Y; y < g.Y+g.H; y++ {
-			if other := taken[[2]int{x, y}]; other != "" {
-				t.Fatalf("%s lies over %s", p.Title, other)
-			}
-			taken[[2]int{x, y}] = p.Title
-		}
-	}
-}
-
-// checkQueries checks that the queries of p follow the variables, and that a legend tells their lines apart.
-func (p panel) checkQueries(t *testing.T) {
-	t.Helper()
-	refs := make(map[string]bool)
-	for _, q := range p.Targets {
-		if q.RefID == "" || refs[q.RefID] {
-			t.Errorf("%s: query %q has no refId of its own", p.Title, q.Expr)
-		}
-		refs[q.RefID] = true
-		if q.LegendFormat == "" && q.Format != "table" {
-			t.Errorf("%s: query %q has no legend", p.Title, q.Expr)
-		}
-		for _, selector := range regexp.MustCompile(`(\w+)(\{[^}]*\})?`).FindAllStringSubmatch(q.Expr, -1) {
-			if isMetric.MatchString(selector[1]) && !strings.HasPrefix(selector[2], `{job=~"$job", instance=~"$instance"`) {
-				t.Errorf("%s: %s does not follow the variables", p.Title, selector[0])
-			}
-		}
-		if strings.Contains(q.Expr, "rate(") && !strings.Contains(q.Expr, "[$__rate_interval]") {
-			t.Errorf("%s: %s has a window of its own", p.Title, q.Expr)
-		}
-	}
-}
-
-// isMetric tells the names of metrics in an expression from its other words.
-var isMetric = regexp.MustCompile(`\b(coredns|process|go)_[a-z_]+`)
-
-// Each alert has its unit tests, is in the page, and says where to read on.
-func TestAlerts(t *testing.T) {
-	t.Parallel()
-	promtool := need(t, "promtool")
-	for _, args := range [][]string{{"check", "rules", "--lint=all", "--lint-fatal", rulesFile}, {"test", "rules", rulesTests}} {
-		if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil {
-			t.Errorf("promtool %v: %v\n%s", args, err, out)
-		}
-	}
-	rules, tests, page := read(t, rulesFile), read(t, rulesTests), read(t, monitoringPage)
-	known := anchors(read(t, "../docs/troubleshooting.md"))
-	alert := regexp.MustCompile(`(?s)- alert: (\w+)\n.*?severity: (\w+)\n.*?runbook_url: \S+/docs/troubleshooting\.md(#[a-z-]+)\n`)
-	alerts := alert.FindAllStringSubmatch(rules, -1)
-	if n := strings.Count(rules, "- alert: "); n == 0 || n != len(alerts) {
-		t.Fatalf("Found %d of %d alerts", len(alerts), n)
-	}
-	var rows []string
-	for _, a := range alerts {
-		name, severity, anchor := a[1], a[2], a[3]
-		if !slices.Contains(known, anchor) {
-			t.Errorf("%s: troubleshooting.md has no %s", name, anchor)
-		}
-		for what, alerts := range map[string]string{"no alert": ` \[\]`, "an alert": `( &\w+)?\n +- exp_labels: `} {
-			if !regexp.MustCompile(`alertname: ` + name + `\n +exp_alerts:` + alerts).MatchString(tests) {
-				t.Errorf("%s has no test that expects %s", name, what)
-			}
-		}
-		rows = append(rows, fmt.Sprintf("| [`%s`](troubleshooting.md%s) | %s | ", name, anchor, severity))
-	}
-	checkRows(t, page, "| Alert | Severity | What it means |\n| --- | --- | --- |\n", rows)
-}
-
-// checkRows checks that the table below head has rows that begin like this.
-func checkRows(t *testing.T, page, head string, beginnings []string) {
-	t.Helper()
-	_, table, found := strings.Cut(page, head)
-	if !found {
-		t.Fatalf("The page has no table %s", head)
-	}
-	table, _, _ = strings.Cut(table, "\n\n")
-	rows := strings.Split(strings.TrimSpace(table), "\n")
-	if len(rows) != len(beginnings) {
-		t.Errorf("The table has %d rows, want %d", len(rows), len(beginnings))
-	}
-	for i, row := range rows[:min(len(rows), len(beginnings))] {
-		if !strings.HasPrefix(row, beginnings[i]) {
-			t.Errorf("The table has\n\t%s\nwant\n\t%s", row, beginnings[i])
-		}
-	}
-}
 
 // The Corefile of the page starts a server whose metrics are there, and its commands for the Prometheus operator make an object
 // with the rules.
@@ -233,16 +54,6 @@ func TestMonitoringPage(t *testing.T) {
 			}
 		}
 	}
-}
-
-// namesOf returns the names of time series, sorted.
-func namesOf(series map[string]float64) []string {
-	names := make(map[string]bool)
-	for s := range series {
-		name, _, _ := strings.Cut(s, "{")
-		names[name] = true
-	}
-	return slices.Sorted(maps.Keys(names))
 }
 
 // late are the alerts for what takes longer than a test.
@@ -365,36 +176,6 @@ func otherAliases() string {
 	return zone.String()
 }
 
-// startPrometheus starts a Prometheus with the configuration of the page, which scrapes what is at page, and returns its address.
-func startPrometheus(t *testing.T, program, page string) (addr string) {
-	t.Helper()
-	dir := t.TempDir()
-	conf, out, addr := filepath.Join(dir, "prometheus.yml"), filepath.Join(dir, "out"), local(freePort(t))
-	i := slices.IndexFunc(blocks(read(t, monitoringPage)), func(b fenced) bool { return strings.Contains(b.text, "scrape_configs:") })
-	write(t, conf, strings.NewReplacer("15s", scrapeInterval.String(), "/etc/prometheus/alias.rules.yaml", absolute(t, rulesFile),
-		"127.0.0.1:9153", page).Replace(blocks(read(t, monitoringPage))[i].text))
-	log, err := os.Create(out)
-	check(t, err)
-	defer log.Close()
-	p := exec.CommandContext(t.Context(), program, "--config.file", conf, "--storage.tsdb.path", filepath.Join(dir, "data"),
-		"--web.listen-address", addr, "--log.level", "warn")
-	p.Stdout, p.Stderr = log, log
-	p.Cancel = func() error { return p.Process.Signal(syscall.SIGTERM) }
-	p.WaitDelay = 10 * time.Second
-	check(t, p.Start())
-	t.Cleanup(func() {
-		p.Wait()
-		if t.Failed() {
-			t.Logf("Prometheus said\n%s", read(t, out))
-		}
-	})
-	eventually(t, 20*time.Second, "Prometheus is ready", func() bool {
-		code, _ := get(t, "http://"+addr+"/-/ready")
-		return code == http.StatusOK
-	})
-	return addr
-}
-
 // calm has clients ask while all is well, and checks that there are no alerts.
 func (w *watched) calm(t *testing.T) {
 	t.Helper()
@@ -497,53 +278,6 @@ func (w *watched) askOthers(t *testing.T, n int) {
 	}
 }
 
-// api asks Prometheus, and puts what it says into data.
-func (w *watched) api(t *testing.T, path string, params url.Values, data any) {
-	t.Helper()
-	_, body := get(t, "http://"+w.prometheus+"/api/v1/"+path+"?"+params.Encode())
-	answer := struct {
-		Status, Error string
-		Data          any
-	}{Data: data}
-	if err := json.Unmarshal([]byte(body), &answer); err != nil || answer.Status != "success" {
-		t.Fatalf("%s %v: %v %s", path, params, err, answer.Error)
-	}
-}
-
-// rule is an alert, and what has become of it.
-type rule struct{ Name, Query, State, Health, LastError string }
-
-func (w *watched) rules(t *testing.T) []rule {
-	t.Helper()
-	var data struct{ Groups []struct{ Rules []rule } }
-	w.api(t, "rules", nil, &data)
-	if len(data.Groups) != 1 || len(data.Groups[0].Rules) == 0 {
-		t.Fatalf("Prometheus has the rules %v", data)
-	}
-	return data.Groups[0].Rules
-}
-
-// sampled is a time series, with the time and the value of each sample.
-type sampled struct {
-	Metric map[string]string
-	Value  [2]any   // now
-	Values [][2]any // of a range
-}
-
-// ask returns what an expression is now.
-func (w *watched) ask(t *testing.T, expr string) []sampled {
-	t.Helper()
-	var data struct{ Result []sampled }
-	w.api(t, "query", url.Values{"query": {expr}}, &data)
-	return data.Result
-}
-
-// await waits until an expression has a value.
-func (w *watched) await(t *testing.T, expr string) {
-	t.Helper()
-	eventually(t, 20*time.Second, expr, func() bool { return len(w.ask(t, expr)) > 0 })
-}
-
 // checkNames checks that each metric of the dashboard and the rules is in a scrape, and that the dashboard has all of alias.
 func (w *watched) checkNames(t *testing.T, d *dashboard) {
 	t.Helper()
@@ -572,11 +306,6 @@ func (w *watched) checkNames(t *testing.T, d *dashboard) {
 			t.Errorf("The dashboard does not have %s", name)
 		}
 	}
-}
-
-// asGrafana returns an expression with the variables replaced as Grafana does when all is chosen.
-func asGrafana(expr string) string {
-	return strings.NewReplacer("$__rate_interval", rateInterval.String(), "$job", ".+", "$instance", ".+", "$zone", ".+").Replace(expr)
 }
 
 // checkVariables checks what there is to choose from.
@@ -622,36 +351,7 @@ func (w *watched) checkQueries(t *testing.T, d *dashboard) []measurement {
 	return ms
 }
 
-// highest returns the highest value in ss, -Inf for none.
-func highest(t *testing.T, ss []sampled) float64 {
-	t.Helper()
-	most := math.Inf(-1)
-	for _, s := range ss {
-		for _, sample := range s.Values {
-			value, err := strconv.ParseFloat(sample[1].(string), 64)
-			check(t, err)
-			if !math.IsNaN(value) {
-				most = max(most, value)
-			}
-		}
-	}
-	return most
-}
-
 const scrapeHead = "| Panel | Query | Series | Highest value |\n| --- | --- | --- | --- |\n"
-
-// rows returns how the rows of the table in the page begin, one for each query.
-func (d *dashboard) rows() []string {
-	var rows []string
-	chosen := regexp.MustCompile(`job=~"\$job", instance=~"\$instance"(, )?|zone=~"\$zone"(, )?`)
-	for _, p := range d.charts() {
-		for _, q := range p.Targets {
-			expr := strings.NewReplacer("{}", "", "|", `\|`).Replace(chosen.ReplaceAllString(q.Expr, ""))
-			rows = append(rows, fmt.Sprintf("| %s | `%s` | ", p.Title, expr))
-		}
-	}
-	return rows
-}
 
 // inWords returns a value of a panel with the unit of Grafana.
 func inWords(t *testing.T, value float64, unit string) string {

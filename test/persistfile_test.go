@@ -477,10 +477,3 @@ func TestFileTouched(t *testing.T) {
 		})
 	}
 }
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}

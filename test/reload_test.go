@@ -2,8 +2,12 @@ package test
 
 import (
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -237,5 +241,160 @@ func TestReloadBlocks(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// load lets four clients ask one query after the other until it is told to stop, which returns how many there were.
+// They use UDP: a reload of CoreDNS closes TCP connections on which it has not read a query yet.
+func load(t *testing.T, addr, name string) (stop func() int64) {
+	var asked atomic.Int64
+	var clients sync.WaitGroup
+	end := make(chan struct{})
+	for range 4 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-end:
+					return
+				case <-time.After(2 * time.Millisecond):
+				}
+				n := asked.Add(1)
+				qtype := []uint16{dns.TypeA, dns.TypeAAAA}[n%2]
+				m, err := ask(addr, "udp", name, qtype)
+				if err != nil || len(m.Answer) != 1 || m.Answer[0].Header().Rrtype != qtype {
+					t.Errorf("Query %d under load: %v\n%v", n, err, m)
+				}
+			}
+		})
+	}
+	return func() int64 {
+		close(end)
+		clients.Wait()
+		return asked.Load()
+	}
+}
+
+var bothFamilies = upstream.Zone("app.hosting.example. 60 IN A 203.0.113.80", "app.hosting.example. 60 IN AAAA 2001:db8:80::80")
+
+func TestReloads(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, bothFamilies)
+	port, page := freePort(t), local(freePort(t))
+	server := serve(t, port, block("example.org", port, "record @ app.hosting.example\nupstream "+up.Addr, "pprof "+page))
+	goroutinesBefore, filesBefore := goroutines(t, page, ""), files(t, server)
+
+	stop := load(t, server.addr, "example.org.")
+	for i := range 50 {
+		time.Sleep(20 * time.Millisecond)
+		server.signal(t, syscall.SIGUSR1)
+		eventually(t, 10*time.Second, fmt.Sprintf("reload %d is over", i), func() bool {
+			return server.logged(t, "Reloading complete") > i
+		})
+	}
+	t.Logf("%d queries during 50 reloads", stop())
+
+	const slack = 8 // for what comes and goes with a request
+	eventually(t, 15*time.Second, "goroutines and open files are as many as before", func() bool {
+		return goroutines(t, page, "") <= goroutinesBefore+slack && files(t, server) <= filesBefore+slack
+	})
+	t.Logf("%d goroutines before and %d after, %d open files before and %d after",
+		goroutinesBefore, goroutines(t, page, ""), filesBefore, files(t, server))
+}
+
+// What is new in a reload is resolved as at the start, and it is ready by that; what is remembered is not asked again. The ways
+// to a reload differ in what they do to the plugins.
+func TestReloadResolves(t *testing.T) {
+	for _, test := range []struct {
+		name, plugin string
+		signal       os.Signal
+	}{
+		{"signal", "", syscall.SIGUSR1},
+		{"reload plugin", "reload 2s 1s", syscall.SIGHUP}, // SIGHUP is ignored
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			up := upstream.New(t, oneAddress)
+			port, page := freePort(t), local(freePort(t))
+			conf := block("example.org", port, "record @ app0.hosting.example\nupstream "+up.Addr,
+				"ready "+page+" {\nmonitor continuously\n}\n"+test.plugin)
+			server := serve(t, port, conf)
+			for times := range 3 {
+				if times > 0 {
+					server.configure(t, strings.Replace(conf, "record @", fmt.Sprintf("record new app%d.hosting.example\nrecord @", times), 1), test.signal)
+				}
+				eventually(t, 8*time.Second, fmt.Sprintf("the record is resolved after %d reloads", times), func() bool {
+					code, _ := get(t, "http://"+page+"/ready")
+					target := fmt.Sprintf("app%d.hosting.example.", times)
+					return code == http.StatusOK && up.Asked(target, dns.TypeA) == 1 && up.Asked(target, dns.TypeAAAA) == 1
+				})
+			}
+			if n := up.Asked("app0.hosting.example.", dns.TypeA); n != 1 {
+				t.Errorf("What is remembered was asked %d times", n)
+			}
+		})
+	}
+}
+
+// A Corefile that cannot be used leaves the server as it is, and the log says where and what the mistake is.
+func TestBadReload(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, bothFamilies)
+	port, page := freePort(t), local(freePort(t))
+	taken, err := net.Listen("tcp", local(freePort(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, takenPort, _ := net.SplitHostPort(taken.Addr().String())
+
+	good := "record @ app.hosting.example\nupstream " + up.Addr
+	running := block("example.org", port, good, "pprof "+page)
+	server := serve(t, port, running)
+	server.configure(t, running, syscall.SIGUSR1)
+	eventually(t, 10*time.Second, "the reload is over", func() bool { return server.logged(t, "Reloading complete") > 0 })
+
+	for _, test := range []struct {
+		name     string
+		corefile string
+		says     []string
+	}{
+		{"value", block("example.org", port, good+"\ntimeout soon", ""), []string{"Corefile:6", "timeout", "'soon'"}},
+		{"property", block("example.org", port, good+"\ntime_out 1s", ""), []string{"Corefile:6", "'time_out'"}},
+		{"second block", running + block("example.net", port, "record www.example.com. app.hosting.example", ""), []string{"Corefile:14", "record", "'www.example.com.'"}},
+	} {
+		t.Run(test.name, func(t *testing.T) { checkBadReload(t, server, test.corefile, test.says...) })
+	}
+	eventually(t, 5*time.Second, "only the upstream that is in use has goroutines", func() bool {
+		return goroutines(t, page, "plugin/pkg/proxy.(*Transport).connManager") == 1
+	})
+
+	// With a port that is taken CoreDNS has started the servers of other ports already, and leaves them: both the new
+	// and the old one of a block may answer.
+	t.Run("port", func(t *testing.T) {
+		for range 10 {
+			checkBadReload(t, server, running+block("example.net", takenPort, good, ""), takenPort, "address already in use")
+		}
+	})
+}
+
+// checkBadReload checks that the log has an error that says all this, and that the server answers nevertheless.
+func checkBadReload(t *testing.T, server *process, corefile string, says ...string) {
+	t.Helper()
+	seen := len(server.log(t))
+	server.configure(t, corefile, syscall.SIGUSR1)
+	var message string
+	eventually(t, 10*time.Second, "the log has the error", func() bool {
+		message = line(server.log(t)[seen:], "[ERROR] SIGUSR1")
+		return message != ""
+	})
+	for _, part := range says {
+		if !strings.Contains(message, part) {
+			t.Errorf("The error does not say %s: %s", part, message)
+		}
+	}
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		if m := query(t, server.addr, "udp", "example.org.", qtype); len(m.Answer) != 1 {
+			t.Errorf("Got no address after the reload:\n%v", m)
+		}
 	}
 }

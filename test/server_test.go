@@ -366,3 +366,36 @@ func get(t *testing.T, url string) (int, string) {
 	}
 	return resp.StatusCode, string(body)
 }
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	check(t, err)
+	return string(text)
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func absolute(t *testing.T, path string) string {
+	t.Helper()
+	path, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// line returns the first complete line of text that has part in it, or "".
+func line(text, part string) string {
+	for l := range strings.Lines(text) {
+		if strings.Contains(l, part) && strings.HasSuffix(l, "\n") {
+			return l
+		}
+	}
+	return ""
+}

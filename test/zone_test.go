@@ -7,11 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -476,87 +473,4 @@ loop4   IN CNAME loop3
 		{"record.example.org.", dns.TypeA, []string{"record.example.org. 60 IN A 203.0.113.80"}},
 		{"twice.example.org.", dns.TypeAAAA, []string{"twice.example.org. 60 IN AAAA 2001:db8:80::80"}},
 	}...)
-}
-
-// However many names are asked for under a wildcard, the target is looked up once, and memory is bounded.
-func TestFlood(t *testing.T) {
-	up := upstream.New(t, upstream.Zone(
-		"app.hosting.example. 300 IN A 203.0.113.80",
-		"app.hosting.example. 300 IN AAAA 2001:db8:80::80",
-	))
-	page := local(freePort(t))
-	server := serveZone(t, zoneFile+"*.shop IN ALIAS app.hosting.example.\n", "cache_size 1000\nupstream "+up.Addr,
-		fromFile+"\npprof "+page)
-	const half = 25_000
-	flood(t, server.addr, 0, half)
-	before := heap(t, page)
-	flood(t, server.addr, half, 2*half)
-	after := heap(t, page)
-	t.Logf("%d kB on the heap after half of the queries, %d kB after all", before>>10, after>>10)
-	if after > before+1<<20 {
-		t.Errorf("%d names more take %d kB", half, (after-before)>>10)
-	}
-	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		if n := up.Asked("app.hosting.example.", qtype); n != 1 {
-			t.Errorf("The upstream was asked %d times for %s", n, dns.Type(qtype))
-		}
-	}
-}
-
-// flood asks for the names with the numbers from begin to end, each once.
-func flood(t *testing.T, addr string, begin, end int) {
-	t.Helper()
-	sweep(t, addr, "udp", begin, end, func(conn *dns.Conn, i int, qtype uint16) error {
-		return askAddress(conn, fmt.Sprintf("n%d.shop.example.org.", i), qtype)
-	})
-}
-
-// sweep lets eight clients ask about the numbers from begin to end, each once and for either type in turn.
-func sweep(t *testing.T, addr, network string, begin, end int, ask func(conn *dns.Conn, i int, qtype uint16) error) {
-	t.Helper()
-	const clients = 8
-	var all sync.WaitGroup
-	for client := range clients {
-		all.Go(func() {
-			conn, err := dns.Dial(network, addr)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer conn.Close()
-			for i := begin + client; i < end; i += clients {
-				if err := ask(conn, i, []uint16{dns.TypeA, dns.TypeAAAA}[i/clients%2]); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	all.Wait()
-}
-
-// askAddress asks over conn for name, which is to have an address.
-func askAddress(conn *dns.Conn, name string, qtype uint16) error {
-	client := dns.Client{Timeout: 5 * time.Second}
-	m, _, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(name, qtype), conn)
-	if err == nil && (len(m.Answer) != 1 || m.Answer[0].Header().Rrtype != qtype || m.Answer[0].Header().Name != name) {
-		err = fmt.Errorf("not an address:\n%v", m)
-	}
-	return err
-}
-
-// heap returns how many bytes are in use on the heap of the server whose pprof page is at addr. What the process has is
-// of no use here: the race detector takes more with each goroutine.
-func heap(t *testing.T, addr string) int {
-	t.Helper()
-	_, body := get(t, "http://"+addr+"/debug/pprof/heap?gc=1&debug=1")
-	alloc := regexp.MustCompile(`# HeapAlloc = (\d+)`).FindStringSubmatch(body)
-	if alloc == nil {
-		t.Fatalf("No HeapAlloc:\n%s", body)
-	}
-	n, err := strconv.Atoi(alloc[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
 }

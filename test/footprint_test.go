@@ -1,0 +1,100 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// goroutines returns how many goroutines the server has whose pprof page is at addr, those with part in their stack.
+func goroutines(t *testing.T, addr, part string) int {
+	t.Helper()
+	_, body := get(t, "http://"+addr+"/debug/pprof/goroutine?debug=1")
+	n := 0
+	for _, stack := range regexp.MustCompile(`(?m)^(\d+) @ .*\n(#.*\n)*`).FindAllStringSubmatch(body, -1) {
+		if strings.Contains(stack[0], part) {
+			many, _ := strconv.Atoi(stack[1])
+			n += many
+		}
+	}
+	if n == 0 {
+		t.Fatalf("No goroutine with %q in its stack:\n%s", part, body)
+	}
+	return n
+}
+
+// files returns how many files the server has open.
+func files(t *testing.T, server *process) int {
+	t.Helper()
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", server.Process.Pid))
+	if err != nil {
+		t.Skip(err)
+	}
+	return len(fds)
+}
+
+// heap returns how many bytes are in use on the heap of the server whose pprof page is at addr. What the process has is
+// of no use here: the race detector takes more with each goroutine.
+func heap(t *testing.T, addr string) int {
+	t.Helper()
+	_, body := get(t, "http://"+addr+"/debug/pprof/heap?gc=1&debug=1")
+	alloc := regexp.MustCompile(`# HeapAlloc = (\d+)`).FindStringSubmatch(body)
+	if alloc == nil {
+		t.Fatalf("No HeapAlloc:\n%s", body)
+	}
+	n, err := strconv.Atoi(alloc[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+const (
+	// attempt is the timeout of the servers in these tests.
+	attempt = 2 * time.Second
+
+	// busy is how much longer things may take because the machine has other work: less than another attempt.
+	busy = 1800 * time.Millisecond
+
+	// slack is how many goroutines and files come and go with requests that the tests make.
+	slack = 8
+)
+
+// footprint is what a server takes.
+type footprint struct{ goroutines, files, heap int }
+
+func footprintOf(t *testing.T, server *process, page string) footprint {
+	t.Helper()
+	return footprint{goroutines(t, page, ""), files(t, server), heap(t, page)}
+}
+
+func (f footprint) String() string {
+	return fmt.Sprintf("%d goroutines, %d files, %d kB", f.goroutines, f.files, f.heap>>10)
+}
+
+func (f footprint) plus(g footprint) footprint {
+	return footprint{f.goroutines + g.goroutines, f.files + g.files, f.heap + g.heap}
+}
+
+func (f footprint) within(g footprint) bool {
+	return f.goroutines <= g.goroutines && f.files <= g.files && f.heap <= g.heap
+}
+
+// checkSettles waits until server takes no more than most.
+func checkSettles(t *testing.T, server *process, page string, before, most footprint) {
+	t.Helper()
+	var now footprint
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if now = footprintOf(t, server, page); now.within(most) || time.Now().After(deadline) {
+			break
+		}
+	}
+	t.Logf("%s before, %s after", before, now)
+	if !now.within(most) {
+		t.Errorf("%s after it all, want at most %s", now, most)
+	}
+}

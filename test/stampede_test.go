@@ -1,0 +1,141 @@
+package test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coredns/alias/test/upstream"
+
+	"github.com/miekg/dns"
+)
+
+// Ten thousand clients who want to know the same cause one question to the upstream for each type.
+func TestColdStampede(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		warm bool // what was resolved at the start is forgotten again; otherwise it is under way still
+	}{
+		{"at start-up", false},
+		{"out of the blue", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			up := upstream.New(t, nil)
+			hold := make(chan struct{})
+			slow := func(w dns.ResponseWriter, r *dns.Msg) {
+				<-hold
+				bothFamilies(w, r)
+			}
+			if test.warm {
+				up.Set(upstream.Zone("app.hosting.example. 1 IN A 203.0.113.80", "app.hosting.example. 1 IN AAAA 2001:db8:80::80"))
+			} else {
+				up.Set(slow)
+			}
+			port := freePort(t)
+			server := serve(t, port, block("example.org", port, `
+				record @ app.hosting.example
+				timeout 10s
+				min_ttl 1s
+				stale 0
+				upstream `+up.Addr, ""))
+			if test.warm {
+				time.Sleep(1500 * time.Millisecond)
+				up.Set(slow)
+			}
+			stampede(t, server.addr, "example.org.", func() {
+				time.Sleep(200 * time.Millisecond)
+				close(hold)
+			})
+			want := 1
+			if test.warm {
+				want = 2
+			}
+			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+				if n := up.Asked("app.hosting.example.", qtype); n != want {
+					t.Errorf("The upstream was asked %d times for %s, want %d", n, dns.TypeToString[qtype], want)
+				}
+			}
+		})
+	}
+}
+
+// stampede sends ten thousand queries, half of them for each type, calls sent, and waits until all are answered.
+func stampede(t *testing.T, addr, name string, sent func()) {
+	t.Helper()
+	const sockets, clients = 50, 200 // clients of each socket
+	var asked, answered sync.WaitGroup
+	asked.Add(sockets)
+	for range sockets {
+		answered.Go(func() {
+			crowd, err := newCrowd(addr, name, clients)
+			asked.Done()
+			if err == nil {
+				defer crowd.conn.Close()
+				err = crowd.wait(10 * time.Second)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	asked.Wait()
+	sent()
+	answered.Wait()
+}
+
+// crowd are clients that share a socket. They are told apart by the IDs of their queries.
+type crowd struct {
+	conn    *dns.Conn
+	name    string
+	waiting map[uint16]uint16 // the type that each client wants to know
+}
+
+// newCrowd returns clients that have asked.
+func newCrowd(addr, name string, clients int) (*crowd, error) {
+	conn, err := dns.Dial("udp", addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &crowd{conn, name, make(map[uint16]uint16)}
+	for id := range uint16(clients) {
+		c.waiting[id] = []uint16{dns.TypeA, dns.TypeAAAA}[id%2]
+	}
+	return c, c.ask()
+}
+
+// ask asks for all who are waiting.
+func (c *crowd) ask() error {
+	for id, qtype := range c.waiting {
+		r := new(dns.Msg).SetQuestion(c.name, qtype)
+		r.Id = id
+		if err := c.conn.WriteMsg(r); err != nil {
+			return err
+		}
+		time.Sleep(time.Millisecond) // more at once would not fit into the buffer of the server's socket
+	}
+	return nil
+}
+
+// wait waits until all have their addresses. They ask again when nothing comes: UDP loses messages.
+func (c *crowd) wait(patience time.Duration) error {
+	for deadline := time.Now().Add(patience); len(c.waiting) > 0; {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d clients got no answer", len(c.waiting))
+		}
+		c.conn.SetReadDeadline(time.Now().Add(time.Second))
+		m, err := c.conn.ReadMsg()
+		if err != nil {
+			if err := c.ask(); err != nil {
+				return err
+			}
+			continue
+		}
+		if len(m.Answer) != 1 || m.Answer[0].Header().Rrtype != m.Question[0].Qtype {
+			return fmt.Errorf("not an address:\n%v", m)
+		}
+		delete(c.waiting, m.Id)
+	}
+	return nil
+}
