@@ -1,5 +1,10 @@
-// Package rdata teaches the DNS library the ALIAS record: zone files that have it load, and messages that have it
-// are read and written, in every plugin of the program that imports this package.
+// Package rdata defines the ALIAS record type. In a program that imports this package, the DNS library reads ALIAS
+// records from zone files, and packs and unpacks them in messages. That holds for all plugins of the program.
+//
+// The package does not know what an alias is for: it does no lookups, and it knows neither CoreDNS nor the Corefile. Of
+// the target it knows only that it is a domain name. It must stay importable by programs that do not run a server.
+//
+// All functions and methods may be called concurrently, unless one call changes an ALIAS that another one uses.
 package rdata
 
 import (
@@ -13,29 +18,33 @@ import (
 	"github.com/miekg/dns"
 )
 
-// TypeALIAS is the type code of ALIAS records, of the range for private use (RFC 6895, section 3.1). It is that of
-// PowerDNS, so that its zones and transfers are understood.
+// TypeALIAS is the type code of ALIAS records, from the range for private use (RFC 6895, section 3.1). PowerDNS uses the
+// same code, so its zone files load as they are, and its zone transfers are understood.
 const TypeALIAS uint16 = 65401
 
-// Refused is told why the RDATA in a zone file is no good, unless it is nil: the library's parser reports the place,
-// and drops the reason. It is to be set before anything is parsed, and is called by whoever parses.
+// Refused, if it is not nil, is called with the reason each time a zone parser refuses the RDATA of an ALIAS record: the
+// error of the DNS library has the line, but not the reason. The goroutine that parses calls it, so it must be safe for
+// concurrent use where zones are parsed concurrently. Set it before the first zone is parsed: it is read without a lock.
 var Refused func(reason error)
 
-// The library's tables are read without a lock, so this is the only time to change them.
+// The DNS library reads its tables of types without a lock, so only an init function may change them.
 func init() {
 	dns.PrivateHandle("ALIAS", TypeALIAS, func() dns.PrivateRdata { return new(ALIAS) })
-	dns.StringToType["ANAME"] = TypeALIAS // a synonym, for reading only
+	dns.StringToType["ANAME"] = TypeALIAS // a synonym, which is read and never written
 }
 
-// ALIAS is the RDATA of an ALIAS record. It belongs to the record it is in.
+// ALIAS is the RDATA of an ALIAS record. The record that contains it owns it: dns.Copy copies it with the record. Do not
+// change that of a record which others may read, such as a record from the backend.
 type ALIAS struct {
-	// Target is the name whose addresses the owner has, fully qualified and in presentation form.
+	// Target is the name whose addresses the owner has: fully qualified, in presentation form, in the case in which it
+	// was written. It is "" when the RDATA is empty (\# 0 in a zone file, RFC 3597, section 5): the DNS library calls
+	// neither Parse nor Unpack then.
 	Target string
 }
 
 var _ dns.PrivateRdata = (*ALIAS)(nil)
 
-// Of returns the RDATA of rr, or nil when it is no ALIAS record.
+// Of returns the RDATA of rr, or nil if rr is not an ALIAS record. It does not copy: the result belongs to rr.
 func Of(rr dns.RR) *ALIAS {
 	if private, ok := rr.(*dns.PrivateRR); ok {
 		if a, ok := private.Data.(*ALIAS); ok {
@@ -45,11 +54,11 @@ func Of(rr dns.RR) *ALIAS {
 	return nil
 }
 
-// Compare returns -1, 0 or 1 as a is before b in canonical order, the same, or behind it (RFC 4034, section 6.3).
+// Compare returns -1 if a comes before b in canonical order, 0 if they are the same, and 1 if a comes after b (RFC 4034,
+// section 6.3). The case of letters does not count.
 func (a *ALIAS) Compare(b *ALIAS) int { return bytes.Compare(a.canonical(), b.canonical()) }
 
-// canonical returns the RDATA in canonical form (RFC 4034, section 6.2). A name that was changed to something
-// invalid has none.
+// canonical returns the RDATA in canonical form (RFC 4034, section 6.2), or nil if Target is not a domain name.
 func (a *ALIAS) canonical() []byte {
 	buf := make([]byte, maxLen)
 	n, err := dns.PackDomainName(dns.CanonicalName(a.Target), buf, 0, nil, false)
@@ -59,13 +68,15 @@ func (a *ALIAS) canonical() []byte {
 	return buf[:n]
 }
 
-// maxLen is the length of the longest name in octets (RFC 1035, section 2.3.4).
+// maxLen is the length in octets of the longest domain name (RFC 1035, section 2.3.4).
 const maxLen = 255
 
-// String implements dns.PrivateRdata.
+// String implements dns.PrivateRdata. It returns Target.
 func (a *ALIAS) String() string { return a.Target }
 
-// Parse implements dns.PrivateRdata. The parser does not pass on $ORIGIN, without which a relative name means nothing.
+// Parse implements dns.PrivateRdata. It takes one token, which must be a fully qualified domain name: the zone parser does
+// not pass on $ORIGIN, without which a relative name cannot be completed. An address is refused as well. The error is a
+// sentence for operators, and goes to Refused too. After an error, Target is as it was.
 func (a *ALIAS) Parse(tokens []string) error {
 	target, err := parseTarget(tokens)
 	if err != nil {
@@ -90,7 +101,7 @@ func parseTarget(tokens []string) (string, error) {
 		return "", fmt.Errorf("ALIAS target %s is relative: write it in full and with a final dot, as %s",
 			quote(target), quote(inFull(target)+"."))
 	}
-	// Packed and unpacked, each name has but one spelling, whatever is escaped in the zone file.
+	// Packing and unpacking gives each name one spelling, whatever the zone file escapes.
 	buf := make([]byte, maxLen)
 	n, err := dns.PackDomainName(target, buf, 0, nil, false)
 	if err != nil {
@@ -100,7 +111,7 @@ func parseTarget(tokens []string) (string, error) {
 	return name, err
 }
 
-// quote makes text from a zone file fit for a line of a log: a quoted token may have anything in it.
+// quote makes text from a zone file safe for a line of the log: a quoted token may contain any octet.
 func quote(s string) string {
 	return "'" + strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -110,7 +121,7 @@ func quote(s string) string {
 	}, s) + "'"
 }
 
-// inFull returns an example of what a relative name could be in full.
+// inFull returns an example of a relative name in full, without the final dot.
 func inFull(relative string) string {
 	switch {
 	case relative == "@":
@@ -122,7 +133,8 @@ func inFull(relative string) string {
 	}
 }
 
-// Pack implements dns.PrivateRdata. The name is not compressed (RFC 3597, section 4).
+// Pack implements dns.PrivateRdata. It writes the name into buf, not compressed (RFC 3597, section 4), and returns its
+// length in octets. It returns an error if Target is not a domain name or buf is too short.
 func (a *ALIAS) Pack(buf []byte) (int, error) {
 	return dns.PackDomainName(a.Target, buf, 0, nil, false)
 }
@@ -132,11 +144,13 @@ var (
 	errCut        = errors.New("ALIAS target ends early")
 )
 
-// Unpack implements dns.PrivateRdata. The buffer goes on behind the RDATA, so only the name may be looked at.
+// Unpack implements dns.PrivateRdata. It returns the length of the name in octets. It reads no further than the name: buf
+// has the rest of the message, and the DNS library compares the length with that of the RDATA. A name that is compressed
+// or does not end in buf is an error. Unpack does not keep buf.
 func (a *ALIAS) Unpack(buf []byte) (int, error) {
 	for off := 0; off < len(buf) && off < maxLen; off += 1 + int(buf[off]) {
 		switch {
-		case buf[off] > 63: // RFC 3597, section 4: in a type that not everybody knows, there must be no pointer
+		case buf[off] > 63: // not a label: compression is forbidden here (RFC 3597, section 4)
 			return 0, errCompressed
 		case buf[off] == 0:
 			name, n, err := dns.UnpackDomainName(buf[:off+1], 0)
@@ -147,7 +161,7 @@ func (a *ALIAS) Unpack(buf []byte) (int, error) {
 	return 0, errCut
 }
 
-// Copy implements dns.PrivateRdata.
+// Copy implements dns.PrivateRdata. It returns an error if to is not an *ALIAS.
 func (a *ALIAS) Copy(to dns.PrivateRdata) error {
 	b, ok := to.(*ALIAS)
 	if !ok {
@@ -157,7 +171,7 @@ func (a *ALIAS) Copy(to dns.PrivateRdata) error {
 	return nil
 }
 
-// Len implements dns.PrivateRdata.
+// Len implements dns.PrivateRdata. It returns the length in octets that Pack writes, or 0 if Target is not a domain name.
 func (a *ALIAS) Len() int {
 	n, err := a.Pack(make([]byte, maxLen))
 	if err != nil {

@@ -1,4 +1,4 @@
-package rdata
+package rdata_test
 
 import (
 	"bytes"
@@ -7,17 +7,20 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coredns/alias/plugin/rdata"
+
 	"github.com/miekg/dns"
 )
 
-// refusals collects what Refused is told during a test.
+// refusals collects the reasons that Refused is called with during a test.
 func refusals(t testing.TB) *[]string {
 	var reasons []string
-	Refused = func(reason error) { reasons = append(reasons, reason.Error()) }
-	t.Cleanup(func() { Refused = nil })
+	rdata.Refused = func(reason error) { reasons = append(reasons, reason.Error()) }
+	t.Cleanup(func() { rdata.Refused = nil })
 	return &reasons
 }
 
+// longest is a name of 255 octets.
 var longest = strings.Repeat(strings.Repeat("a", 63)+".", 3) + strings.Repeat("b", 61) + "."
 
 func TestParse(t *testing.T) {
@@ -51,7 +54,7 @@ func TestParse(t *testing.T) {
 		{text: "ALIAS a..b.", reason: "ALIAS target 'a..b.' is not a domain name: dns: bad rdata"},
 		{text: "ALIAS " + strings.Repeat("a", 64) + ".", reason: "ALIAS target '" + strings.Repeat("a", 64) + ".' is not a domain name: dns: bad rdata"},
 		{text: "ALIAS b" + longest, reason: "ALIAS target 'b" + longest + "' is not a domain name: dns: bad rdata"},
-		{text: `TYPE65401 \# 2 c000`}, // told by the parser
+		{text: `TYPE65401 \# 2 c000`}, // the parser reports these
 		{text: `TYPE65401 \# 4 03617070`},
 		{text: `TYPE65401 \# 0`},
 	} {
@@ -59,7 +62,7 @@ func TestParse(t *testing.T) {
 		rr, err := dns.NewRR("example.org. 300 IN " + tc.text)
 		if tc.target == "" {
 			if err == nil && rr.String() != "example.org.\t300\tIN\tALIAS\t" {
-				t.Errorf("%s: was read as %v", tc.text, rr)
+				t.Errorf("%s: parsed as %v", tc.text, rr)
 			}
 			if got := strings.Join(*reasons, "\n"); got != tc.reason {
 				t.Errorf("%s: refused for\n\t%s\nwant\n\t%s", tc.text, got, tc.reason)
@@ -70,16 +73,16 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %v", tc.text, err)
 			continue
 		}
-		if got := Of(rr); got == nil || got.Target != tc.target {
+		if got := rdata.Of(rr); got == nil || got.Target != tc.target {
 			t.Errorf("%s: target %v, want %s", tc.text, got, tc.target)
 		}
 		if got, want := rr.String(), "example.org.\t300\tIN\tALIAS\t"+tc.target; got != want {
-			t.Errorf("%s: reads %q, want %q", tc.text, got, want)
+			t.Errorf("%s: written as %q, want %q", tc.text, got, want)
 		}
 	}
 }
 
-// The line of a record that is refused comes from the library.
+// For a refused record, the error of the DNS library has the line.
 func TestRefusedLine(t *testing.T) {
 	refusals(t)
 	zp := dns.NewZoneParser(strings.NewReader("@ 60 IN ALIAS a.\nwww 60 IN ALIAS b\n"), "example.org.", "zone")
@@ -96,15 +99,15 @@ func TestWire(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The owner's name is there to be pointed at.
+		// A compression pointer could point to the owner's name.
 		m := &dns.Msg{MsgHdr: dns.MsgHdr{Response: true}, Compress: true, Answer: []dns.RR{rr, dns.Copy(rr)}}
 		wire, err := m.Pack()
 		if err != nil {
 			t.Errorf("%s: %v", target, err)
 			continue
 		}
-		if !bytes.Contains(wire, Of(rr).wire(t)) {
-			t.Errorf("%s: is compressed in %x", target, wire)
+		if !bytes.Contains(wire, wireOf(t, rdata.Of(rr))) {
+			t.Errorf("%s: compressed in %x", target, wire)
 		}
 		if m.Len() < len(wire) {
 			t.Errorf("%s: Len is %d, the message has %d octets", target, m.Len(), len(wire))
@@ -115,14 +118,15 @@ func TestWire(t *testing.T) {
 			continue
 		}
 		for _, rr := range got.Answer {
-			if a := Of(rr); a == nil || a.Target != target {
-				t.Errorf("%s: came back as %v", target, rr)
+			if a := rdata.Of(rr); a == nil || a.Target != target {
+				t.Errorf("%s: unpacked as %v", target, rr)
 			}
 		}
 	}
 }
 
-func (a *ALIAS) wire(t testing.TB) []byte {
+// wireOf returns a as Pack writes it.
+func wireOf(t testing.TB, a *rdata.ALIAS) []byte {
 	t.Helper()
 	buf := make([]byte, a.Len())
 	if n, err := a.Pack(buf); err != nil || n != len(buf) {
@@ -132,26 +136,27 @@ func (a *ALIAS) wire(t testing.TB) []byte {
 }
 
 func TestUnpackRefuses(t *testing.T) {
+	const compressed, cut = "ALIAS target is compressed", "ALIAS target ends early"
 	long := bytes.Repeat([]byte("\x3f"+strings.Repeat("a", 63)), 5)
 	for _, tc := range []struct {
 		name, rdata string
-		want        error
+		want        string
 	}{
-		{"a pointer", "\xc0\x00", errCompressed},
-		{"a label and a pointer", "\x01a\xc0\x0c", errCompressed},
-		{"a reserved label type", "\x41a\x00", errCompressed},
-		{"nothing", "", errCut},
-		{"no end", "\x01a", errCut},
-		{"a cut label", "\x05a", errCut},
-		{"a name too long", string(long), errCut},
+		{"a pointer", "\xc0\x00", compressed},
+		{"a label and a pointer", "\x01a\xc0\x0c", compressed},
+		{"a reserved label type", "\x41a\x00", compressed},
+		{"nothing", "", cut},
+		{"no end", "\x01a", cut},
+		{"a cut label", "\x05a", cut},
+		{"a name too long", string(long), cut},
 	} {
-		if _, err := new(ALIAS).Unpack([]byte(tc.rdata)); err != tc.want {
+		if _, err := new(rdata.ALIAS).Unpack([]byte(tc.rdata)); err == nil || err.Error() != tc.want {
 			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
 		}
 	}
 }
 
-// The library compares the end of the name with that of the RDATA.
+// The DNS library compares the length of the name with that of the RDATA.
 func TestUnpackLength(t *testing.T) {
 	head := "\x00\xff\x79\x00\x01\x00\x00\x00\x3c" // . TYPE65401 IN 60
 	for _, tc := range []struct {
@@ -170,16 +175,16 @@ func TestUnpackLength(t *testing.T) {
 }
 
 func TestCompare(t *testing.T) {
-	sorted := []string{".", "a.", "A.b.", "a.c.", "b.a.", "aa."} // by the length of a label first, as on the wire
+	sorted := []string{".", "a.", "A.b.", "a.c.", "b.a.", "aa."} // by the length of a label first, as in wire form
 	for i, a := range sorted {
 		for j, b := range sorted {
 			want := min(max(i-j, -1), 1)
-			if got := (&ALIAS{a}).Compare(&ALIAS{strings.ToUpper(b)}); got != want {
+			if got := (&rdata.ALIAS{Target: a}).Compare(&rdata.ALIAS{Target: strings.ToUpper(b)}); got != want {
 				t.Errorf("%s and %s: %d, want %d", a, b, got, want)
 			}
 		}
 	}
-	if !slices.IsSortedFunc([]*ALIAS{{"x."}, {"X."}}, (*ALIAS).Compare) {
+	if !slices.IsSortedFunc([]*rdata.ALIAS{{Target: "x."}, {Target: "X."}}, (*rdata.ALIAS).Compare) {
 		t.Error("The case of letters counts")
 	}
 }
@@ -190,54 +195,54 @@ func TestCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	twin := dns.Copy(rr)
-	Of(rr).Target = "b."
-	if got := Of(twin).Target; got != "a." {
+	rdata.Of(rr).Target = "b."
+	if got := rdata.Of(twin).Target; got != "a." {
 		t.Errorf("The copy has changed to %s", got)
 	}
-	if err := new(ALIAS).Copy(nil); err == nil {
-		t.Error("Copied to nothing")
+	if err := new(rdata.ALIAS).Copy(nil); err == nil {
+		t.Error("Copied to nil")
 	}
-	if Of(nil) != nil || Of(&dns.A{}) != nil || Of(&dns.PrivateRR{}) != nil {
+	if rdata.Of(nil) != nil || rdata.Of(&dns.A{}) != nil || rdata.Of(&dns.PrivateRR{}) != nil {
 		t.Error("Took another record for an ALIAS")
 	}
 }
 
-// What is unpacked packs to the same octets, and reads the same when it is written and parsed, unless it looks like an
-// address.
+// RDATA that unpacks is packed to the same octets. Written and parsed it is the same again, unless it looks like an
+// address, which Parse refuses.
 func FuzzUnpack(f *testing.F) {
 	for _, seed := range []string{"\x00", "\x03app\x07example\x03net\x00", "\x01a\xc0\x00", "\x3f", "\x02\x00\xff\x00", "\x01.\x00", "\x41a\x00", "\x010\x010\x010\x010\x00"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, buf []byte) {
-		var a ALIAS
+		var a rdata.ALIAS
 		n, err := a.Unpack(buf)
 		if err != nil {
 			return
 		}
-		if wire := a.wire(t); !bytes.Equal(wire, buf[:n]) {
+		if wire := wireOf(t, &a); !bytes.Equal(wire, buf[:n]) {
 			t.Fatalf("%x became %x", buf[:n], wire)
 		}
 		rr, err := dns.NewRR(". 60 IN ALIAS " + a.String())
 		if _, address := netip.ParseAddr(strings.TrimSuffix(a.Target, ".")); address == nil {
 			return
 		}
-		if err != nil || *Of(rr) != a || Of(rr).Compare(&a) != 0 {
+		if err != nil || *rdata.Of(rr) != a || rdata.Of(rr).Compare(&a) != 0 {
 			t.Fatalf("%q became %v: %v", a, rr, err)
 		}
 	})
 }
 
-// What is parsed packs, and reads the same afterwards.
+// A target that parses can be packed, and is the same after unpacking.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{"app.example.net.", "@", ".", `\097\.b.example.net.`, `\# 5 0361707000`, "192.0.2.1.", "a..", `a\`, longest} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		var a, b ALIAS
+		var a, b rdata.ALIAS
 		if a.Parse([]string{text}) != nil {
 			return
 		}
-		wire := a.wire(t)
+		wire := wireOf(t, &a)
 		if n, err := b.Unpack(wire); err != nil || n != len(wire) || a != b {
 			t.Fatalf("%q: %q became %q: %v", text, a, b, err)
 		}
