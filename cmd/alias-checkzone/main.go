@@ -2,12 +2,12 @@
 //
 //	alias-checkzone ZONE FILE
 //
-// Each finding is a line of FILE:LINE: error or warning: text, and the last line counts. The line is the one on which
-// the record starts; for what comes from $INCLUDE and $GENERATE it is that of the directive. A record that is refused
-// does not keep others from being checked, up to a hundred; of an included file and of a $GENERATE only the first
-// error is found. CoreDNS is asked to load the zone when all records are good.
+// It prints each finding as a line FILE:LINE: error or warning: text, and the counts as the last line. LINE is the line
+// on which the record starts; for records from $INCLUDE and $GENERATE it is the line of the directive. The other records
+// are checked also when some are refused, up to a hundred; in an included file and in a $GENERATE only the first error
+// is found. If all records can be parsed, CoreDNS's own loader reads the zone too.
 //
-// The exit status is 0 without errors, 1 with errors or when the file cannot be read, and 2 for wrong usage.
+// The exit status is 0 without errors, 1 with errors or if the file cannot be read, and 2 for wrong usage.
 package main
 
 import (
@@ -32,7 +32,7 @@ Checks the zone file FILE, with the origin ZONE, for errors and for ALIAS record
 The exit status is 0 without errors (warnings are allowed), 1 with errors, and 2 for wrong usage.
 `
 
-// maxLinks is how many links a chain may have behind the target of an ALIAS record; the alias plugin follows no more.
+// maxLinks is how many links a chain may have after the target of an ALIAS record. The alias plugin follows no more.
 const maxLinks = 16
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -62,15 +62,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return z.print(stdout)
 }
 
-// zone is what is in a zone file, and what was found out about it.
+// zone is the content of a zone file, and the findings about it.
 type zone struct {
 	origin   string // lower case, fully qualified
 	file     string
 	records  node
-	nodes    map[string]node // by owner, lower case; the empty non-terminals of the zone have a nil node
+	nodes    map[string]node // by owner, in lower case; empty non-terminals of the zone have a nil node
 	owners   []string        // in the order of the file
 	findings []finding
-	broken   map[string]bool // the names that lead into a chain that is reported
+	broken   map[string]bool // names that lead into a chain which is reported already
 }
 
 // record is a record and the line on which it starts.
@@ -79,7 +79,7 @@ type record struct {
 	line int
 }
 
-// target returns where a CNAME or ALIAS record leads to, in lower case.
+// target returns the target of a CNAME or ALIAS record, in lower case.
 func (r record) target() string {
 	if cname, ok := r.RR.(*dns.CNAME); ok {
 		return dns.CanonicalName(cname.Target)
@@ -101,7 +101,7 @@ func (n node) ofType(rrtype uint16) node {
 	return found
 }
 
-// hasBothAddresses reports whether n has A and AAAA records, so that its ALIAS record is never looked at.
+// hasBothAddresses reports whether n has A and AAAA records, so that its ALIAS record is never used.
 func (n node) hasBothAddresses() bool {
 	return len(n.ofType(dns.TypeA)) > 0 && len(n.ofType(dns.TypeAAAA)) > 0
 }
@@ -129,7 +129,7 @@ func (z *zone) warnf(line int, format string, args ...any) {
 	z.findings = append(z.findings, finding{line, "warning", fmt.Sprintf(format, args...)})
 }
 
-// print writes the findings by line, and returns the exit status.
+// print writes the findings in the order of their lines, and returns the exit status.
 func (z *zone) print(w io.Writer) int {
 	slices.SortStableFunc(z.findings, func(a, b finding) int { return cmp.Compare(a.line, b.line) })
 	count := make(map[string]int)
@@ -143,7 +143,7 @@ func (z *zone) print(w io.Writer) int {
 	return min(count["error"], 1)
 }
 
-// printable keeps a finding on one line and the terminal as it is, whatever was quoted from the file.
+// printable keeps a finding on one line, and escape sequences from the zone file off the terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -169,7 +169,7 @@ func (z *zone) add(r record) {
 	}
 }
 
-// check looks for ALIAS records that cannot be served, or not as they are written.
+// check finds ALIAS records that cannot be served, or not as they are written.
 func (z *zone) check() {
 	z.checkSigned()
 	for _, owner := range z.owners {
@@ -189,7 +189,7 @@ func (z *zone) check() {
 	}
 }
 
-// checkSigned warns of signatures. One warning will do, since they have to go all together.
+// checkSigned warns of signatures, once for the zone: the operator has to remove all of them.
 func (z *zone) checkSigned() {
 	aliases, signatures := z.records.ofType(rdata.TypeALIAS), z.records.ofType(dns.TypeRRSIG)
 	if len(aliases) > 0 && len(signatures) > 0 {
@@ -199,7 +199,7 @@ func (z *zone) checkSigned() {
 	}
 }
 
-// checkTargets finds the ALIAS records of an owner that are of no use.
+// checkTargets finds ALIAS records of an owner that have no target or are not served.
 func (z *zone) checkTargets(owner string, aliases node) {
 	var distinct node
 	var targets []string
@@ -225,7 +225,7 @@ func (z *zone) checkTargets(owner string, aliases node) {
 	}
 }
 
-// checkNeighbours finds what an ALIAS record cannot stand beside, or what keeps it from being used.
+// checkNeighbours finds records that exclude an ALIAS record at the same name, or keep it from being used.
 func (z *zone) checkNeighbours(owner string, n node) {
 	alias := n.ofType(rdata.TypeALIAS)[0]
 	cnames := n.ofType(dns.TypeCNAME)
@@ -243,8 +243,8 @@ func (z *zone) checkNeighbours(owner string, n node) {
 	}
 }
 
-// checkChain finds chains that the plugin does not follow to their end. Each is reported once, for the first of the
-// names that lead into it.
+// checkChain finds chains that the plugin does not follow to their end. It reports each once, for the first of the names
+// that lead into it.
 func (z *zone) checkChain(owner string) {
 	chain, circular := z.chain(owner)
 	links, end := len(chain)-2, chain[len(chain)-1]
@@ -267,8 +267,8 @@ func (z *zone) checkChain(owner string) {
 	}
 }
 
-// chain returns owner and the names that its ALIAS or CNAME record leads to, as far as the zone has them, up to one
-// that is there already or known to be broken.
+// chain returns owner and the names that its ALIAS or CNAME record leads to. It ends at a name outside of the zone or
+// without such a record, at a name that it has already, or at one in broken.
 func (z *zone) chain(owner string) (names []string, circular bool) {
 	seen := make(map[string]bool)
 	for name := owner; ; {
@@ -300,7 +300,7 @@ func (z *zone) link(name string) (r record, ok bool) {
 	return record{}, false
 }
 
-// find returns the node that name has, by itself or from the closest wildcard (RFC 4592).
+// find returns the node of name, or else that of the wildcard that applies to it (RFC 4592).
 func (z *zone) find(name string) node {
 	if !dns.IsSubDomain(z.origin, name) {
 		return nil

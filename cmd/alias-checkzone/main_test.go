@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// head is the first two lines of most zones here.
+// head is the first two lines of most zones in these tests.
 const head = "$TTL 300\n@ SOA ns.example.net. admin.example.net. 1 7200 1800 86400 300\n"
 
 // counts is the last line of the output.
@@ -31,7 +31,7 @@ func chained(n int) string {
 
 var zones = []struct {
 	name, text string
-	want       string // the exit status is 1 when there is an error
+	want       string // the output; with an error in it, the exit status is 1
 }{
 	{"clean", head + `@ NS ns.example.net.
 @ ALIAS app.example.net.
@@ -262,7 +262,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// A file with no good line at all comes to an end.
+// Reading ends also if every record of a file is refused.
 func TestManyRefused(t *testing.T) {
 	z := newZone("example.org.", "zone")
 	z.read(strings.Repeat("a 60 ALIAS app\n", 2*maxRefused))
@@ -271,7 +271,8 @@ func TestManyRefused(t *testing.T) {
 	}
 }
 
-// Whatever the file, each finding is one line and names one of the file, and without an error CoreDNS loads it.
+// For any file, each finding is one line of output and has the number of a line of the file. If there is no error, CoreDNS
+// loads the zone.
 func FuzzCheck(f *testing.F) {
 	for _, z := range zones {
 		f.Add(z.text)
@@ -280,7 +281,7 @@ func FuzzCheck(f *testing.F) {
 	finding := regexp.MustCompile(`^zone:(\d+): (error|warning): .*\S.*$`)
 	f.Fuzz(func(t *testing.T, text string) {
 		if directives.MatchString(text) {
-			t.Skip("would read files, or take long")
+			t.Skip("reads files, or takes long")
 		}
 		z := newZone("example.org.", "zone")
 		z.read(text)
@@ -304,7 +305,7 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// The bundled zones are in order, and the README shows how to find out.
+// The zones in examples have no errors and no warnings, and the README has the command that checks one.
 func TestExamples(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {

@@ -13,11 +13,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxRefused is how many records of a file may be refused, since each costs another reading of the file.
+// maxRefused is how many records of a file may be refused. For each of them the file is parsed once more.
 const maxRefused = 100
 
-// read parses the text of the zone file. The parser stops at a record that it refuses, so this is taken out, and
-// the text parsed again.
+// read parses the text of the zone file. The parser stops at a record that it refuses: read removes the record, and parses
+// the text again.
 func (z *zone) read(text string) {
 	entries := split(text)
 	for refused := 0; ; refused++ {
@@ -41,8 +41,8 @@ func (z *zone) read(text string) {
 	}
 }
 
-// parse returns the records up to the entry that the parser refuses, and the reason. Without such an entry, bad is
-// nil. What stands for entries refused before is left out.
+// parse returns the records before the entry that the parser refuses, that entry, and the reason. If the parser refuses
+// none, bad is nil. The records that replace entries refused before are left out.
 func (z *zone) parse(entries []entry) (records []record, bad *entry, reason string) {
 	r := &reader{entries: entries}
 	zp := dns.NewZoneParser(r, z.origin, z.file)
@@ -64,7 +64,7 @@ func (z *zone) parse(entries []entry) (records []record, bad *entry, reason stri
 	}
 }
 
-// load lets CoreDNS read the zone, which wants more than records that can be parsed.
+// load has CoreDNS's own loader read the zone: it requires more of a zone than that its records can be parsed.
 func (z *zone) load(entries []entry) {
 	r := &reader{entries: entries}
 	if _, err := file.Parse(r, z.origin, z.file, -1); err != nil {
@@ -72,11 +72,12 @@ func (z *zone) load(entries []entry) {
 	}
 }
 
-// located is the text of a parser's error: file, reason and line. It ends in what was read, unless that is blank.
+// located matches the text of an error of the parser: file, reason and line. The token that was read is part of the reason,
+// unless it is blank.
 var located = regexp.MustCompile(`(?s)^(.*): dns: (.*?)(?:: "(?: |\\n)")? at line: (\d+):\d+$`)
 
-// explain returns what the parser's error says without the place, unless that is in an included file. For the RDATA
-// of ALIAS records it has no reason, which is in refused then.
+// explain returns the reason in an error of the parser, with the place if that is in an included file. For the RDATA of
+// ALIAS records the error has no reason; refused has it then.
 func (z *zone) explain(err, refused error) string {
 	m := located.FindStringSubmatch(err.Error())
 	if m == nil {
@@ -92,14 +93,14 @@ func (z *zone) explain(err, refused error) string {
 	return reason
 }
 
-// entry is a record or directive with all of its lines, or an empty line.
+// entry is a record or a directive with all its lines, or an empty line.
 type entry struct {
 	line    int
 	text    string
 	refused bool
 }
 
-// split cuts text behind each newline that is not in quotes or parentheses, where the parser does too.
+// split cuts text after each newline that is not in quotes or parentheses, as the parser does.
 func split(text string) []entry {
 	var entries []entry
 	start, line, lines := 0, 1, 1
@@ -135,13 +136,13 @@ func split(text string) []entry {
 	return entries
 }
 
-// isEmpty reports whether there is no more than a comment.
+// isEmpty reports whether e has nothing but white space or a comment.
 func (e *entry) isEmpty() bool {
 	text := strings.TrimSpace(e.text)
 	return text == "" || text[0] == ';'
 }
 
-// owner returns the first word of the line, which names a directive or an owner, or "" when it starts with a space.
+// owner returns the first word of e, which is a directive or an owner, or "" if e begins with white space.
 func (e *entry) owner() string {
 	end := strings.IndexAny(e.text, " \t\r\n")
 	return e.text[:max(end, 0)]
@@ -151,8 +152,8 @@ func (e *entry) isDirective() bool {
 	return slices.Contains([]string{"$ORIGIN", "$TTL", "$INCLUDE", "$GENERATE"}, strings.ToUpper(e.owner()))
 }
 
-// refuse takes e out, and reports whether the parser gets further then. The owner stays, for the lines behind that
-// have none. A $ORIGIN cannot be taken out, or names would change.
+// refuse removes e, and reports whether the parser can go on then. The owner stays, because later lines without an owner
+// refer to it. A $ORIGIN cannot be removed: the names after it would change.
 func (e *entry) refuse() bool {
 	owner := e.owner()
 	switch {
@@ -167,8 +168,8 @@ func (e *entry) refuse() bool {
 	return true
 }
 
-// reader gives entries to the parser, which takes byte by byte and no more than it needs. So it is known at any
-// time which entry a record was in.
+// reader gives the parser the entries byte by byte. The parser takes no more than it needs, so the entry of each record is
+// known.
 type reader struct {
 	entries []entry
 	next    int
@@ -189,7 +190,7 @@ func (r *reader) ReadByte() (byte, error) {
 	return c, nil
 }
 
-// Read implements io.Reader, which the parser asks for, but does not use.
+// Read implements io.Reader, which the parser requires but does not use.
 func (r *reader) Read(p []byte) (int, error) {
 	for i := range p {
 		c, err := r.ReadByte()
@@ -204,8 +205,8 @@ func (r *reader) Read(p []byte) (int, error) {
 // last returns the entry that was read last.
 func (r *reader) last() *entry { return &r.entries[max(r.next-1, 0)] }
 
-// culprit returns the entry that the parser stopped at, of those from number from on. The parser may have read on:
-// a record has to be the first, while directives before it were right.
+// culprit returns the entry that the parser refused, of those with index from or higher. The parser may have read beyond
+// it: a record that it refused is the first that it read, after directives that it accepted.
 func (r *reader) culprit(from int) *entry {
 	bad := r.last()
 	for i := r.next - 1; i >= from; i-- {

@@ -1,5 +1,5 @@
-// Command coredns is CoreDNS with the alias plugin compiled in, and with those stock plugins that bring no SDK of a
-// cloud or a cluster.
+// Command coredns is CoreDNS with the alias plugin, and with the stock plugins that do not need the SDK of a cloud or a
+// cluster.
 package main
 
 import (
@@ -65,15 +65,15 @@ import (
 )
 
 func init() {
-	// What alias answers passes through dnssec, cache and the like, which stand before it, and what it does not
-	// answer goes on to the plugins that hold zones.
+	// Plugins such as dnssec and cache come before alias, so they see its answers. The plugins that hold zones come after
+	// it: they answer the queries that alias passes on.
 	after := slices.Index(dnsserver.Directives, "transfer") + 1
 	dnsserver.Directives = slices.Insert(dnsserver.Directives, after, "alias")
 }
 
 func main() {
-	// The version of alias takes the place of CoreDNS's commit in -version, the log and coredns_build_info. Where the linker
-	// did not set it, it is that of the module.
+	// The output of -version, the log and coredns_build_info show the version of alias in place of CoreDNS's commit. The
+	// linker can set it; otherwise it is the version of the module.
 	if info, ok := debug.ReadBuildInfo(); ok && coremain.GitCommit == "" {
 		coremain.GitCommit = "alias-" + info.Main.Version
 	}
