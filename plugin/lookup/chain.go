@@ -1,0 +1,106 @@
+package lookup
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// MaxLinks is how many CNAME records and aliases a chain may have.
+const MaxLinks = 16
+
+// Chain is the way from a target to its addresses, along CNAME records and, inside the server's own zones, aliases. It
+// belongs to one goroutine.
+type Chain struct {
+	names []string // the target, and each name that a link led to
+	ttl   uint32   // the smallest TTL on the way, in seconds
+}
+
+// NewChain returns a chain of no links that begins at target, a canonical name.
+func NewChain(target string) *Chain { return &Chain{names: []string{target}, ttl: math.MaxInt32} }
+
+// End returns the last name of the chain.
+func (c *Chain) End() string { return c.names[len(c.names)-1] }
+
+// Links returns the number of links.
+func (c *Chain) Links() uint8 { return uint8(len(c.names) - 1) } // #nosec G115 -- at most MaxLinks
+
+// TTL returns the smallest TTL of the records on the way, in seconds, and math.MaxInt32 when there were none.
+func (c *Chain) TTL() uint32 { return c.ttl }
+
+// Extend adds a link to target, a canonical name. The error is a *Failure: target is in the chain already, or the chain
+// is full.
+func (c *Chain) Extend(target string) error {
+	switch {
+	case slices.Contains(c.names, target):
+		return Unusable("loop", fmt.Errorf("%s leads back to itself", target))
+	case c.Links() == MaxLinks:
+		return TooLong()
+	}
+	c.names = append(c.names, target)
+	return nil
+}
+
+// TooLong returns the failure of a chain of more than MaxLinks links.
+func TooLong() *Failure { return Unusable("loop", fmt.Errorf("more than %d links", MaxLinks)) }
+
+// Follow extends the chain with the CNAME records of answer, which may be in any order, and returns the addresses of
+// its end: each once, at most MaxAddrs, one after the other, and none when answer has none. The error is a *Failure.
+func (c *Chain) Follow(answer []dns.RR, qtype uint16) ([]byte, error) {
+	for {
+		addrs, err := c.addresses(answer, qtype)
+		if err != nil || len(addrs) > 0 {
+			return addrs, err
+		}
+		cname := CNAMEOf(answer, c.End())
+		if cname == nil {
+			return nil, nil
+		}
+		if err := c.Extend(Canonical(cname.Target)); err != nil {
+			return nil, err
+		}
+		c.ttl = min(c.ttl, TTLOf(cname))
+	}
+}
+
+// addresses returns the addresses that answer has for the end of the chain.
+func (c *Chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
+	var addrs []byte
+	for _, rr := range answer {
+		var ip []byte
+		switch a := rr.(type) {
+		case *dns.A:
+			ip = a.A.To4()
+		case *dns.AAAA:
+			ip = a.AAAA.To16()
+		default:
+			continue
+		}
+		h := rr.Header()
+		if h.Rrtype != qtype || h.Class != dns.ClassINET || !strings.EqualFold(h.Name, c.End()) {
+			continue
+		}
+		if len(ip) != AddrLen(qtype) {
+			return nil, Unusable("malformed", fmt.Errorf("%s record of %s without an address", dns.TypeToString[qtype], h.Name))
+		}
+		c.ttl = min(c.ttl, TTLOf(rr))
+		if len(addrs) < MaxAddrs*len(ip) && !hasAddr(addrs, ip) {
+			addrs = append(addrs, ip...)
+		}
+	}
+	return slices.Clip(addrs), nil
+}
+
+// hasAddr reports whether ip is one of addrs. There are few: a search is less work than a set.
+func hasAddr(addrs, ip []byte) bool {
+	for addr := range slices.Chunk(addrs, len(ip)) {
+		if bytes.Equal(addr, ip) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,133 @@
+package lookup
+
+import (
+	"bytes"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// MaxName is the length of the longest name in presentation form without escapes, with its final dot: 255 octets on
+// the wire (RFC 1035, section 2.3.4).
+const MaxName = 254
+
+// Canonical returns name in lower case and in one spelling, whatever is escaped in it: the file plugin hands out CNAME
+// targets as they are written in the zone file.
+func Canonical(name string) string {
+	if strings.Contains(name, `\`) {
+		buf := make([]byte, MaxName+1)
+		if n, err := dns.PackDomainName(name, buf, 0, nil, false); err == nil {
+			name, _, _ = dns.UnpackDomainName(buf[:n], 0)
+		}
+	}
+	return strings.ToLower(name)
+}
+
+// SOAFor returns the first SOA record in rrs of a zone that name is in, or nil. The record belongs to rrs.
+func SOAFor(rrs []dns.RR, name string) *dns.SOA {
+	for _, rr := range rrs {
+		if soa, ok := rr.(*dns.SOA); ok && encloses(soa.Hdr.Name, name) {
+			return soa
+		}
+	}
+	return nil
+}
+
+// encloses is dns.IsSubDomain, without its allocations.
+func encloses(zone, name string) bool {
+	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
+		if strings.EqualFold(name[off:], zone) {
+			return true
+		}
+	}
+	return zone == "."
+}
+
+// CNAMEOf returns the CNAME record of name in rrs, or nil. The record belongs to rrs.
+func CNAMEOf(rrs []dns.RR, name string) *dns.CNAME {
+	for _, rr := range rrs {
+		if cname, ok := rr.(*dns.CNAME); ok && cname.Hdr.Class == dns.ClassINET && strings.EqualFold(cname.Hdr.Name, name) {
+			return cname
+		}
+	}
+	return nil
+}
+
+// HasType reports whether a record of that type is in rrs.
+func HasType(rrs []dns.RR, rrtype uint16) bool {
+	return slices.ContainsFunc(rrs, func(rr dns.RR) bool { return rr.Header().Rrtype == rrtype })
+}
+
+// IsNodata reports whether m says with authority that the name exists, and has no records of the type asked for
+// (RFC 2308, section 2.2).
+func IsNodata(m *dns.Msg) bool {
+	return m.Authoritative && m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0 && !HasType(m.Ns, dns.TypeNS)
+}
+
+// TTLOf returns the TTL of rr in seconds. One with the most significant bit set counts as zero (RFC 2181, section 8).
+func TTLOf(rr dns.RR) uint32 {
+	if ttl := rr.Header().Ttl; ttl <= math.MaxInt32 {
+		return ttl
+	}
+	return 0
+}
+
+// WithSerial returns a copy of soa with another serial number.
+func WithSerial(soa *dns.SOA, serial uint32) *dns.SOA {
+	c := *soa
+	c.Serial = serial
+	return &c
+}
+
+// IsAddress reports whether qtype is A or AAAA.
+func IsAddress(qtype uint16) bool { return qtype == dns.TypeA || qtype == dns.TypeAAAA }
+
+// AddrLen returns the length in octets of an address of type A or AAAA.
+func AddrLen(qtype uint16) int {
+	if qtype == dns.TypeA {
+		return 4
+	}
+	return 16
+}
+
+// SameAddrs reports whether a and b, addresses of qtype one after the other, are the same set. Neither may have an
+// address twice.
+func SameAddrs(a, b []byte, qtype uint16) bool {
+	size := AddrLen(qtype)
+	return len(a) == len(b) && (bytes.Equal(a, b) || bytes.Equal(sorted(a, size), sorted(b, size)))
+}
+
+func sorted(addrs []byte, size int) []byte {
+	chunks := slices.SortedFunc(slices.Chunk(addrs, size), bytes.Compare)
+	return slices.Concat(chunks...)
+}
+
+// AddressRecords returns the A or AAAA records that q.Name has with addrs, the addresses of q.Type one after the other,
+// and a TTL in seconds. The records take one piece of memory and belong to the caller; their addresses are parts of
+// addrs, clipped, and must not be changed.
+func AddressRecords(q Question, ttl uint32, addrs []byte) []dns.RR {
+	if len(addrs) == 0 {
+		return nil
+	}
+	size := AddrLen(q.Type)
+	rrs := make([]dns.RR, 0, len(addrs)/size)
+	hdr := dns.RR_Header{Name: q.Name, Rrtype: q.Type, Class: dns.ClassINET, Ttl: ttl}
+	if q.Type == dns.TypeA {
+		as := make([]dns.A, cap(rrs))
+		for ip := range slices.Chunk(addrs, size) {
+			a := &as[len(rrs)]
+			a.Hdr, a.A = hdr, ip
+			rrs = append(rrs, a)
+		}
+		return rrs
+	}
+	as := make([]dns.AAAA, cap(rrs))
+	for ip := range slices.Chunk(addrs, size) {
+		a := &as[len(rrs)]
+		a.Hdr, a.AAAA = hdr, ip
+		rrs = append(rrs, a)
+	}
+	return rrs
+}

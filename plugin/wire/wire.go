@@ -1,0 +1,171 @@
+// Package wire makes the response to an A or AAAA query: as a message, which other plugins can read and change, and in
+// wire form, which is quicker made and costs no allocation. Both are the same response.
+//
+// It must not know where the addresses come from, or who may see the response: the caller decides which form to use.
+package wire
+
+import (
+	"encoding/binary"
+	"slices"
+	"sync"
+
+	"github.com/coredns/alias/plugin/lookup"
+
+	"github.com/coredns/coredns/plugin/pkg/edns"
+	"github.com/coredns/coredns/request"
+
+	"github.com/miekg/dns"
+)
+
+// Response is what the response to an A or AAAA query consists of. Addrs is shared, and is not changed.
+type Response struct {
+	Rcode int
+	Addrs []byte         // the addresses of the type asked for, one after the other, at most lookup.MaxAddrs; may be empty
+	TTL   uint32         // of the addresses, in seconds
+	NS    []dns.RR       // the authority section, at most one record
+	EDE   *dns.EDNS0_EDE // for a query with EDNS; may be nil
+}
+
+// message is a message in one piece of memory.
+type message struct {
+	dns.Msg
+	question [1]dns.Question
+}
+
+// Message returns res as the response to r, with the AA bit. The message and its sections belong to the caller, but NS,
+// EDE and the addresses are those of res.
+func (res *Response) Message(r *dns.Msg) *dns.Msg {
+	m := new(message)
+	m.question[0] = r.Question[0]
+	m.Msg.Question = m.question[:]
+	m.Id = r.Id
+	m.Response = true
+	m.Authoritative = true
+	m.RecursionDesired = r.RecursionDesired
+	m.CheckingDisabled = r.CheckingDisabled
+	m.Rcode = res.Rcode
+	state := request.Request{Req: r}
+	m.Answer = lookup.AddressRecords(lookup.Question{Name: state.Name(), Type: state.QType()}, res.TTL, res.Addrs)
+	m.Ns = res.NS
+	if res.EDE != nil && r.IsEdns0() != nil {
+		m.Extra = []dns.RR{&dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}, Option: []dns.EDNS0{res.EDE}}}
+	}
+	return &m.Msg
+}
+
+// maxSize is the length in octets of the longest response that is written in wire form.
+const maxSize = 4096
+
+// buffers are for responses.
+var buffers = sync.Pool{New: func() any { return new([maxSize]byte) }}
+
+// Write writes res to w as the response to r, in wire form, and reports whether it did. It does not when res is too long
+// for the client or for the buffer, when it would have to repeat options of the query, or when its code is not NOERROR:
+// the prometheus plugin reads the code from a message alone. The writer of the server must be one of plain DNS, and no
+// plugin between may need the message. It is safe for concurrent use.
+func (res *Response) Write(w dns.ResponseWriter, r *dns.Msg) bool {
+	if res.Rcode != dns.RcodeSuccess {
+		return false
+	}
+	opt := r.IsEdns0()
+	if opt != nil && slices.ContainsFunc(opt.Option, func(o dns.EDNS0) bool { return edns.SupportedOption(o.Option()) }) {
+		return false
+	}
+	buffer := buffers.Get().(*[maxSize]byte)
+	defer buffers.Put(buffer)
+	state := request.Request{W: w, Req: r}
+	wire, ok := res.pack(buffer[:min(state.Size(), maxSize)], r, opt)
+	if ok {
+		w.Write(wire)
+	}
+	return ok
+}
+
+// The bits of the header of a message (RFC 1035, section 4.1.1, and RFC 4035, section 3) and of an OPT record (RFC 6891, section
+// 6.1.4), and the pointer to the name in the question (RFC 1035, section 4.1.4).
+const (
+	flagQR         = 1 << 15
+	flagAA         = 1 << 10
+	flagRD         = 1 << 8
+	flagCD         = 1 << 4
+	flagDO         = 1 << 15
+	pointerToQName = 0xC000 | headerSize
+
+	headerSize = 12
+	recordSize = 2 + 2 + 2 + 4 + 2 // of an address record with that pointer, without its address
+	optSize    = 1 + 2 + 2 + 4 + 2 // of an OPT record, without its options
+	optionSize = 2 + 2             // of an option, without its data
+)
+
+// pack returns res as the response to r, whose OPT record is opt, in wire form. It is in b, unless it is longer than b.
+func (res *Response) pack(b []byte, r *dns.Msg, opt *dns.OPT) (wire []byte, ok bool) {
+	q := r.Question[0]
+	flags := uint16(flagQR | flagAA)
+	if r.RecursionDesired {
+		flags |= flagRD
+	}
+	if r.CheckingDisabled {
+		flags |= flagCD
+	}
+	size := lookup.AddrLen(q.Qtype)
+	count, extra := len(res.Addrs)/size, 0
+	if opt != nil {
+		extra = 1
+	}
+	off, err := dns.PackDomainName(q.Name, b, headerSize, nil, false)
+	if err != nil || off+2+2+count*(recordSize+size) > len(b) {
+		return nil, false
+	}
+	be := binary.BigEndian
+	be.PutUint16(b[0:], r.Id)
+	be.PutUint16(b[2:], flags)
+	be.PutUint16(b[4:], 1)
+	be.PutUint16(b[6:], uint16(count))       // #nosec G115 -- at most lookup.MaxAddrs
+	be.PutUint16(b[8:], uint16(len(res.NS))) // #nosec G115 -- one at most
+	be.PutUint16(b[10:], uint16(extra))
+	wire = be.AppendUint16(b[:off], q.Qtype)
+	wire = be.AppendUint16(wire, q.Qclass)
+	record := make([]byte, 0, recordSize) // but for its address
+	record = be.AppendUint16(record, pointerToQName)
+	record = be.AppendUint16(record, q.Qtype)
+	record = be.AppendUint16(record, q.Qclass)
+	record = be.AppendUint32(record, res.TTL)
+	record = be.AppendUint16(record, uint16(size)) // #nosec G115 -- 4 or 16
+	for addr := range slices.Chunk(res.Addrs, size) {
+		wire = append(append(wire, record...), addr...)
+	}
+	off = len(wire)
+	for _, rr := range res.NS {
+		if off, err = dns.PackRR(rr, b, off, nil, false); err != nil {
+			return nil, false
+		}
+	}
+	if opt == nil {
+		return b[:off], true
+	}
+	return packOPT(b, off, opt, res.EDE)
+}
+
+// packOPT returns b[:off] with the OPT record that answers the query's opt, and with ede, unless that is nil.
+func packOPT(b []byte, off int, opt *dns.OPT, ede *dns.EDNS0_EDE) (wire []byte, ok bool) {
+	length := 0
+	if ede != nil {
+		length = optionSize + 2 + len(ede.ExtraText)
+	}
+	if off+optSize+length > len(b) {
+		return nil, false
+	}
+	be := binary.BigEndian
+	wire = append(b[:off], 0) // the root
+	wire = be.AppendUint16(wire, dns.TypeOPT)
+	wire = be.AppendUint16(wire, opt.UDPSize())
+	wire = be.AppendUint32(wire, opt.Hdr.Ttl&flagDO)
+	wire = be.AppendUint16(wire, uint16(length)) // #nosec G115 -- of a closed set of texts
+	if ede != nil {
+		wire = be.AppendUint16(wire, ede.Option())
+		wire = be.AppendUint16(wire, uint16(length-optionSize)) // #nosec G115
+		wire = be.AppendUint16(wire, ede.InfoCode)
+		wire = append(wire, ede.ExtraText...)
+	}
+	return wire, true
+}

@@ -1,0 +1,234 @@
+package wire_test
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/plugin/wire"
+	"github.com/coredns/alias/test/race"
+
+	"github.com/coredns/coredns/plugin/pkg/edns"
+	"github.com/coredns/coredns/plugin/test"
+	"github.com/coredns/coredns/request"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+)
+
+// client is a client over UDP that takes responses in both forms.
+type client struct {
+	test.ResponseWriter
+	wire []byte // the response, in wire form
+	raw  bool   // it was written in wire form
+}
+
+func (*client) RemoteAddr() net.Addr { return &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000} }
+
+func (w *client) Write(b []byte) (int, error) {
+	w.wire, w.raw = slices.Clone(b), true
+	return len(b), nil
+}
+
+func (w *client) WriteMsg(m *dns.Msg) (err error) {
+	w.raw = false
+	w.wire, err = m.Pack()
+	return err
+}
+
+// read returns the response as text, with names in lower case: the wire form repeats the owner as the client wrote it.
+func (w *client) read(t testing.TB) string {
+	t.Helper()
+	m := new(dns.Msg)
+	if err := m.Unpack(w.wire); err != nil {
+		t.Fatalf("%v: %x", err, w.wire)
+	}
+	for _, rr := range m.Answer {
+		rr.Header().Name = strings.ToLower(rr.Header().Name)
+		rr.Header().Rdlength = 0
+	}
+	return m.String()
+}
+
+// compare writes res as the response to r in wire form, if that is possible, and compares it with the message.
+func compare(t testing.TB, r *dns.Msg, res *wire.Response) (w *client, ok bool) {
+	t.Helper()
+	w, whole := new(client), new(client)
+	if !res.Write(request.NewScrubWriter(r, w), r.Copy()) {
+		return nil, false
+	}
+	request.NewScrubWriter(r.Copy(), whole).WriteMsg(res.Message(r))
+	state := request.Request{W: w, Req: r}
+	if len(w.wire) > state.Size() {
+		t.Errorf("%d octets for a client that takes %d", len(w.wire), state.Size())
+	}
+	// The library counts more than it writes when names are as short as pointers to them, and truncates too early.
+	if m := new(dns.Msg); m.Unpack(whole.wire) == nil && m.Truncated {
+		return w, true
+	}
+	if diff := cmp.Diff(whole.read(t), w.read(t)); diff != "" {
+		t.Errorf("-message +wire form:\n%s", diff)
+	}
+	return w, true
+}
+
+func soa(t testing.TB) []dns.RR {
+	t.Helper()
+	rr, err := dns.NewRR("example.org. 3600 IN SOA ns.example.org. hostmaster.example.org. 1 7200 3600 1209600 300")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []dns.RR{rr}
+}
+
+func ede(code uint16, text string) *dns.EDNS0_EDE {
+	return &dns.EDNS0_EDE{InfoCode: code, ExtraText: text}
+}
+
+// Both forms are the same response, for all flags and kinds of EDNS.
+func TestBothForms(t *testing.T) {
+	soa := soa(t)
+	long := strings.Repeat(strings.Repeat("a", 63)+".", 3) + "a.example.org."
+	responses := map[string]wire.Response{
+		"one":      {Addrs: []byte{192, 0, 2, 1}, TTL: 300},
+		"two":      {Addrs: []byte{192, 0, 2, 1, 192, 0, 2, 2}, TTL: 1},
+		"28":       {Addrs: make([]byte, 28*4), TTL: math.MaxInt32},
+		"negative": {NS: soa},
+		"no SOA":   {},
+		"stale":    {Addrs: []byte{192, 0, 2, 1}, TTL: 30, EDE: ede(dns.ExtendedErrorCodeStaleAnswer, "alias target: timeout")},
+		"failed":   {NS: soa, EDE: ede(dns.ExtendedErrorCodeNoReachableAuthority, "alias target: servfail")},
+		"no text":  {Addrs: []byte{192, 0, 2, 1}, TTL: 30, EDE: ede(dns.ExtendedErrorCodeStaleAnswer, "")},
+	}
+	for name, res := range responses {
+		for _, owner := range []string{"example.org.", "eXample.ORG.", ".", `a\.b.example.org.`, long} {
+			for bits := range 64 {
+				r := new(dns.Msg).SetQuestion(owner, dns.TypeA)
+				r.RecursionDesired, r.CheckingDisabled, r.AuthenticatedData = bits&1 != 0, bits&2 != 0, bits&4 != 0
+				if bits&8 != 0 {
+					r.SetEdns0([]uint16{0, 4096}[bits>>4&1], bits&32 != 0)
+				}
+				w, ok := compare(t, r, &res)
+				if !ok {
+					if owner != long || bits&8 != 0 && bits&16 != 0 {
+						t.Errorf("%s of %s is not written in wire form", name, owner)
+					}
+				} else if !w.raw {
+					t.Errorf("%s of %s is a message", name, owner)
+				}
+			}
+		}
+	}
+}
+
+// What does not fit, or repeats options of the query, is left to the message.
+func TestNotInWireForm(t *testing.T) {
+	many := wire.Response{Addrs: make([]byte, 4*lookup.MaxAddrs), TTL: 60}
+	few := wire.Response{Addrs: make([]byte, 4), TTL: 60}
+	edns.SetSupportedOption(dns.EDNS0LOCALSTART)
+	query := func(size uint16, options ...dns.EDNS0) *dns.Msg {
+		r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
+		if size > 0 {
+			r.SetEdns0(size, false)
+			r.IsEdns0().Option = options
+		}
+		return r
+	}
+	fit := wire.Response{Addrs: make([]byte, 4*28), TTL: 60} // 12 + 17 + 28*16 = 477 octets
+	for _, tc := range []struct {
+		name string
+		r    *dns.Msg
+		res  wire.Response
+		ok   bool
+	}{
+		{"without EDNS", query(0), many, false},
+		{"small", query(1232), many, false},
+		{"larger than the buffer", query(65535), many, false},
+		{"no room for the SOA record", query(0), wire.Response{Addrs: fit.Addrs, TTL: 60, NS: soa(t)}, false},
+		{"no room for the OPT record", query(512), wire.Response{Addrs: fit.Addrs, TTL: 60, EDE: ede(3, strings.Repeat("x", 30))}, false},
+		{"a code", query(1232), wire.Response{Rcode: dns.RcodeServerFailure}, false},
+		{"an option that is repeated", query(1232, &dns.EDNS0_LOCAL{Code: dns.EDNS0LOCALSTART}), few, false},
+		{"an option that is not", query(1232, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"}), few, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, ok := compare(t, tc.r, &tc.res); ok != tc.ok {
+				t.Errorf("in wire form: %v", ok)
+			}
+		})
+	}
+}
+
+// A message has the code, and an Extended DNS Error only for a client with EDNS.
+func TestMessage(t *testing.T) {
+	res := wire.Response{Rcode: dns.RcodeServerFailure, EDE: ede(dns.ExtendedErrorCodeNetworkError, "x")}
+	r := new(dns.Msg).SetQuestion("eXample.org.", dns.TypeAAAA)
+	m := res.Message(r)
+	if m.Rcode != dns.RcodeServerFailure || !m.Authoritative || !m.Response || m.Id != r.Id || len(m.Extra) != 0 {
+		t.Errorf("got %v", m)
+	}
+	r.SetEdns0(1232, true)
+	if opt := res.Message(r).IsEdns0(); opt == nil || len(opt.Option) != 1 {
+		t.Errorf("got %v, want one option", opt)
+	}
+}
+
+// The wire form costs no allocation, and the message three.
+func TestAllocations(t *testing.T) {
+	if race.Enabled {
+		t.Skip("the race detector allocates")
+	}
+	res := wire.Response{Addrs: []byte{192, 0, 2, 1, 192, 0, 2, 2}, TTL: 60}
+	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
+	r.SetEdns0(1232, false)
+	var w dns.ResponseWriter = discard{}
+	if n := testing.AllocsPerRun(1000, func() { res.Write(w, r) }); n > 0 {
+		t.Errorf("%v allocations in wire form", n)
+	}
+	if n := testing.AllocsPerRun(1000, func() { w.WriteMsg(res.Message(r)) }); n > 3 {
+		t.Errorf("%v allocations as a message", n)
+	}
+}
+
+// discard is a client over UDP that drops responses.
+type discard struct{ lookup.Client }
+
+func (discard) RemoteAddr() net.Addr      { return lookup.Client{UDP: true}.RemoteAddr() }
+func (discard) Write([]byte) (int, error) { return 0, nil }
+func (discard) WriteMsg(*dns.Msg) error   { return nil }
+
+// FuzzPack compares both forms of whatever a client can ask and the server can answer.
+func FuzzPack(f *testing.F) {
+	for _, owner := range []string{"example.org.", ".", `a\.\003b.example.org.`} {
+		f.Add(owner, uint16(dns.TypeA), uint16(0), uint16(0x0130), []byte{192, 0, 2, 1}, uint32(60), uint8(0))
+		f.Add(owner, uint16(dns.TypeAAAA), uint16(1232), uint16(0x8000), make([]byte, 64), uint32(1), uint8(2))
+		f.Add(owner, uint16(dns.TypeA), uint16(512), uint16(0), []byte{}, uint32(30), uint8(4))
+	}
+	soa := soa(f)
+	const flagRD, flagCD, flagAD, flagDO = 1 << 8, 1 << 4, 1 << 5, 1 << 15
+	f.Fuzz(func(t *testing.T, owner string, qtype, size, flags uint16, addrs []byte, ttl uint32, code uint8) {
+		if !lookup.IsAddress(qtype) {
+			qtype = []uint16{dns.TypeA, dns.TypeAAAA}[qtype%2]
+		}
+		r := new(dns.Msg).SetQuestion(owner, qtype)
+		r.RecursionDesired, r.CheckingDisabled, r.AuthenticatedData = flags&flagRD != 0, flags&flagCD != 0, flags&flagAD != 0
+		if size > 0 {
+			r.SetEdns0(size, flags&flagDO != 0)
+		}
+		query, err := r.Pack()
+		if err != nil || r.Unpack(query) != nil {
+			return // no such query comes from the network
+		}
+		length := lookup.AddrLen(qtype)
+		res := wire.Response{Addrs: addrs[:min(len(addrs)/length, lookup.MaxAddrs)*length], TTL: ttl}
+		if len(res.Addrs) == 0 {
+			res.NS = soa
+		}
+		if code%3 > 0 {
+			res.EDE = ede(uint16(code), fmt.Sprintf("outcome %d", code))
+		}
+		compare(t, r, &res)
+	})
+}
