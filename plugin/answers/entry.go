@@ -1,0 +1,113 @@
+package answers
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns/alias/plugin/lookup"
+)
+
+// Entry is a cache entry: the last answer to a question, and whether lookups have failed since. It is immutable, and
+// safe for concurrent use.
+type Entry struct {
+	lookup.Outcome
+	Answered bool      // Outcome is an answer; otherwise lookups have only failed
+	Expired  bool      // the answer counts as expired, whatever its TTL
+	Stored   time.Time // when the answer came
+	*Backoff           // nil unless the last lookup failed
+
+	saved time.Time   // when the answer came that is in the file
+	gone  atomic.Bool // it is no longer in the cache
+	room  [16]byte    // that of the addresses, when they are few: one piece of memory less for each entry
+}
+
+// Backoff says that a target fails, and until when it is not looked up (RFC 9520, section 3.2). It is immutable.
+type Backoff struct {
+	Failures int             // in a row
+	Retry    time.Time       // when the target is looked up again
+	Cause    *lookup.Failure // the last one, not nil
+}
+
+// None stands for no entry. Compare pointers with it.
+var None = new(Entry)
+
+// NewEntry returns the entry for an answer that came at stored. It takes the addresses over: the caller must not change
+// them.
+func NewEntry(o lookup.Outcome, stored time.Time) *Entry {
+	return (&Entry{Outcome: o, Answered: true, Stored: stored}).compact()
+}
+
+// Fail returns an entry with the answer of e and with b.
+func (e *Entry) Fail(b Backoff) *Entry {
+	failed := e.clone()
+	failed.Backoff = &b
+	return failed
+}
+
+// Failing reports whether the last lookup failed.
+func (e *Entry) Failing() bool { return e.Backoff != nil }
+
+// BackingOff reports whether the target fails and is not to be looked up at now.
+func (e *Entry) BackingOff(now time.Time) bool { return e.Failing() && now.Before(e.Retry) }
+
+// LastFailure returns the last failure, or nil when the last lookup did not fail.
+func (e *Entry) LastFailure() *lookup.Failure {
+	if e.Failing() {
+		return e.Cause
+	}
+	return nil
+}
+
+// clone returns an entry like e that can be changed.
+func (e *Entry) clone() *Entry {
+	return (&Entry{Outcome: e.Outcome, Answered: e.Answered, Expired: e.Expired, Stored: e.Stored, saved: e.saved, Backoff: e.Backoff}).compact()
+}
+
+// compact moves the addresses of e, which nobody else has yet, into it when they are few.
+func (e *Entry) compact() *Entry {
+	if n := len(e.Addrs); 0 < n && n <= len(e.room) {
+		copy(e.room[:], e.Addrs)
+		e.Addrs = e.room[:n:n]
+	}
+	return e
+}
+
+// same reports whether two answers are the same but for their age.
+func (e *Entry) same(o *Entry) bool {
+	return e.Answered == o.Answered && e.Expired == o.Expired && e.Links == o.Links && string(e.Addrs) == string(o.Addrs)
+}
+
+// Ref is a cached pointer to an entry, for somebody who asks for the same question again and again: a look into it
+// spares the search. The zero value has no entry. It is safe for concurrent use.
+type Ref struct{ entry atomic.Pointer[Entry] }
+
+// Entry returns the entry that was found last, or nil when there is none or when it is no longer in the cache.
+func (r *Ref) Entry() *Entry {
+	if e := r.entry.Load(); e != nil && !e.gone.Load() {
+		return e
+	}
+	return nil
+}
+
+// searches is how many loads there are for one search, although the Ref has the entry: by searches the cache knows
+// which entries are in use.
+const searches = 16
+
+// load returns the entry of r, but in one of searches calls nil.
+func (r *Ref) load() *Entry {
+	if e := r.Entry(); e != nil && rand.Uint32()%searches != 0 { // #nosec G404 -- no secret
+		return e
+	}
+	return nil
+}
+
+// set has r keep e, or nothing when e is nil or so large that it is not to outlive its place in the cache.
+func (r *Ref) set(e *Entry) {
+	if e != nil && len(e.Addrs) > ordinarySize {
+		e = nil
+	}
+	if r.entry.Load() != e { // most often it is the same, and a write would take the line of memory from other cores
+		r.entry.Store(e)
+	}
+}

@@ -1,0 +1,80 @@
+package records
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/coredns/alias/plugin/lookup"
+
+	"github.com/miekg/dns"
+)
+
+// ParseOwner returns the fully qualified name, in lower case, that arg stands for as the owner of a record: @, a name
+// relative to the zone when there is just one, or a name that ends in one of the zones, with or without the final dot.
+// origins are the zones as they are written. The error, for an operator, says what is wrong with arg.
+func (z Zones) ParseOwner(arg string, origins []string) (string, error) {
+	name := strings.ToLower(arg)
+	if name == "" {
+		return "", errors.New("'' is not a host name")
+	}
+	if relative := !strings.HasSuffix(name, ".") && (name == "@" || z.Match(name+".") == ""); relative {
+		if len(origins) != 1 {
+			return "", fmt.Errorf("'%s' is relative, but there are %d zones: write it in full, with a final dot", arg, len(origins))
+		}
+		name = strings.TrimPrefix(name+"."+origins[0], "@.")
+	}
+	name = dns.Fqdn(name)
+	if err := checkOwner(name); err != nil {
+		return "", err
+	}
+	if z.Match(name) == "" {
+		return "", fmt.Errorf("'%s' is outside of %s", arg, strings.Join(origins, " "))
+	}
+	return name, nil
+}
+
+// checkOwner returns an error unless name is a host name, the root, or a wildcard.
+func checkOwner(name string) error {
+	if len(name) > lookup.MaxName {
+		return fmt.Errorf("'%s' is too long for a name", name)
+	}
+	labels := strings.TrimPrefix(name, "*.")
+	if name == "." || labels == "" {
+		return nil
+	}
+	return CheckHostName(labels)
+}
+
+// ParseTarget returns the fully qualified name, in lower case, that arg stands for as a target: a host name in full,
+// with or without the final dot. The error, for an operator, says what is wrong with arg.
+func ParseTarget(arg string) (string, error) {
+	if _, err := netip.ParseAddr(strings.TrimSuffix(arg, ".")); err == nil {
+		return "", fmt.Errorf("'%s' is an address and no host name: give the owner an A or AAAA record instead", arg)
+	}
+	if arg == "" {
+		return "", errors.New("'' is not a host name")
+	}
+	name := dns.Fqdn(strings.ToLower(arg))
+	return name, CheckHostName(name)
+}
+
+// CheckHostName returns an error unless name is a host name (RFC 1123, section 2.1) that is short enough. It allows the
+// underscore, which names in use have.
+func CheckHostName(name string) error {
+	if len(name) > lookup.MaxName {
+		return fmt.Errorf("'%s' is too long for a name", name)
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
+		switch {
+		case len(label) > 63:
+			return fmt.Errorf("'%s' has a label of more than 63 characters", name)
+		case label == "", label[0] == '-', label[len(label)-1] == '-', strings.Trim(label, ldh) != "":
+			return fmt.Errorf("'%s' is not a host name", name)
+		}
+	}
+	return nil
+}
+
+const ldh = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"

@@ -1,0 +1,254 @@
+// Package records has the zones that the plugin applies to, the aliases that the Corefile states in them, by name and
+// as wildcards, and the rules for the names of owners and targets. A million aliases take little memory.
+//
+// It must not know the Corefile's syntax, and what is cached or looked up: an Alias has room for cached pointers, which
+// it does not use.
+package records
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// Record is what a name has in the Corefile: an alias of its own or of the closest wildcard, or none (nil).
+type Record struct {
+	*Alias
+	Wildcard bool
+}
+
+// Records has the aliases of the Corefile by name. One goroutine adds them; once it is sealed, it is not changed and
+// safe for concurrent use. There may be millions, so what there is for each stands in one place, without pointers, which
+// the garbage collector would follow over and over again.
+type Records struct {
+	zones     Zones
+	aliases   []Alias // each once, when it is sealed: many names may have the same
+	count     int     // of records
+	wildcards bool    // some are wildcards
+
+	// nodes has every name that exists because of a record: its owner, and the empty non-terminals between the owner
+	// and its zone, which have no alias (RFC 4592, section 2.2.2). See node.
+	nodes []byte
+	size  int // how many there are
+	table []bucket
+	seed  maphash.Seed
+
+	stated  []statement          // what aliases are made of; until it is sealed, as indices
+	indices map[statement]uint32 // of stated
+}
+
+// statement is what the Corefile says of an alias.
+type statement struct {
+	target, zone string
+	ttl          uint32
+}
+
+// node is where a name is in nodes. There is the alias of the name itself, that of the wildcard below it (uint32 each: one more
+// than the index, or 0 for none), the length of the name (uint16), and the name.
+type node uint32
+
+const (
+	wildcardOffset = 4
+	lengthOffset   = 8
+	nameOffset     = 10
+)
+
+// bucket is a place of the hash table by which nodes are found. What collides is in the buckets that follow.
+type bucket struct {
+	hash uint32 // the lower half of it
+	node node   // or 0 when it is free: what is at the beginning of nodes is none
+}
+
+// New returns Records for those zones, which may not change any more.
+func New(zones Zones) *Records {
+	rs := &Records{
+		zones: zones, nodes: make([]byte, 1), table: make([]bucket, 8), seed: maphash.MakeSeed(),
+		indices: make(map[statement]uint32),
+	}
+	for z := range zones {
+		rs.node(z)
+	}
+	return rs
+}
+
+// Add makes owner an alias of target, and reports whether owner had no record yet. Both are lower case and fully
+// qualified, and owner is in one of the zones; a leading label * makes a wildcard, unless owner is the name of the zone.
+// ttl is in seconds. Records must not be sealed.
+func (rs *Records) Add(owner, target string, ttl uint32) bool {
+	zone := rs.zones.Match(owner)
+	name, wildcard := cutWildcard(owner, zone)
+	at := rs.node(name)
+	if wildcard {
+		at += wildcardOffset
+	}
+	if binary.NativeEndian.Uint32(rs.nodes[at:]) != 0 {
+		return false
+	}
+	binary.NativeEndian.PutUint32(rs.nodes[at:], rs.index(statement{target, zone, ttl}))
+	rs.count++
+	rs.wildcards = rs.wildcards || wildcard
+	for off, end := 0, false; !end && name[off:] != zone; off, end = dns.NextLabel(name, off) {
+		rs.node(name[off:])
+	}
+	return true
+}
+
+// Len returns the number of records.
+func (rs *Records) Len() int { return rs.count }
+
+// cutWildcard returns the name that owner is the wildcard of, or else owner itself. The name of a zone is no wildcard in it:
+// what it would match is outside.
+func cutWildcard(owner, zone string) (name string, wildcard bool) {
+	if owner == zone {
+		return owner, false
+	}
+	if name, wildcard = strings.CutPrefix(owner, "*."); name == "" {
+		name = "."
+	}
+	return name, wildcard
+}
+
+// Seal makes the aliases, and drops what Add alone needs. It puts the targets into one piece of memory: where they were
+// was up to the parser of the Corefile.
+func (rs *Records) Seal() {
+	var targets strings.Builder
+	for _, s := range rs.stated {
+		targets.WriteString(s.target)
+	}
+	rest := targets.String()
+	rs.aliases = make([]Alias, len(rs.stated))
+	for i, s := range rs.stated {
+		al := &rs.aliases[i]
+		al.Target, rest = rest[:len(s.target)], rest[len(s.target):]
+		al.Zone, al.TTL, al.Inside = s.zone, s.ttl, rs.zones.Inside(s.target)
+	}
+	rs.stated, rs.indices = nil, nil
+	rs.nodes = slices.Clone(rs.nodes)
+}
+
+// index returns one more than the index of s, which is added if need be.
+func (rs *Records) index(s statement) uint32 {
+	i, ok := rs.indices[s]
+	if !ok {
+		rs.stated = append(rs.stated, s)
+		i = uint32(len(rs.stated)) // #nosec G115 -- the names of more would not fit into nodes
+		rs.indices[s] = i
+	}
+	return i
+}
+
+// node returns the node of name, which is added if need be.
+func (rs *Records) node(name string) node {
+	if n := rs.lookup(name); n != 0 {
+		return n
+	}
+	if rs.size++; 4*rs.size > 3*len(rs.table) {
+		before := rs.table
+		rs.table = make([]bucket, 2*len(before))
+		for _, b := range before {
+			if b.node != 0 {
+				rs.put(b)
+			}
+		}
+	}
+	n := node(len(rs.nodes)) // #nosec G115 -- no Corefile is that large
+	rs.nodes = append(rs.nodes, make([]byte, lengthOffset)...)
+	rs.nodes = binary.NativeEndian.AppendUint16(rs.nodes, uint16(len(name))) // #nosec G115 -- one with escapes has a thousand
+	rs.nodes = append(rs.nodes, name...)
+	rs.put(bucket{rs.hash(name), n})
+	return n
+}
+
+func (rs *Records) hash(name string) uint32 { return uint32(maphash.String(rs.seed, name)) } // #nosec G115 -- half of it
+
+// put puts b into the next free place.
+func (rs *Records) put(b bucket) {
+	mask := uint32(len(rs.table) - 1) // #nosec G115
+	i := b.hash & mask
+	for rs.table[i].node != 0 {
+		i = (i + 1) & mask
+	}
+	rs.table[i] = b
+}
+
+// lookup returns the node of name, or 0.
+func (rs *Records) lookup(name string) node {
+	hash, mask := rs.hash(name), uint32(len(rs.table)-1) // #nosec G115
+	for i := hash & mask; rs.table[i].node != 0; i = (i + 1) & mask {
+		if b := rs.table[i]; b.hash == hash && string(rs.name(b.node)) == name {
+			return b.node
+		}
+	}
+	return 0
+}
+
+// name returns the name of n.
+func (rs *Records) name(n node) []byte {
+	length := node(binary.NativeEndian.Uint16(rs.nodes[n+lengthOffset:]))
+	return rs.nodes[n+nameOffset : n+nameOffset+length]
+}
+
+// record returns the record of n, or of the wildcard below it.
+func (rs *Records) record(n node, wildcard bool) Record {
+	if wildcard {
+		n += wildcardOffset
+	}
+	if i := binary.NativeEndian.Uint32(rs.nodes[n:]); i != 0 {
+		return Record{&rs.aliases[i-1], wildcard}
+	}
+	return Record{}
+}
+
+// All yields the owners and their records, in the order of the Corefile but for those that were empty non-terminals
+// first. Records must be sealed.
+func (rs *Records) All() iter.Seq2[string, Record] {
+	return func(yield func(string, Record) bool) {
+		for n := node(1); int(n) < len(rs.nodes); n += nameOffset + node(len(rs.name(n))) {
+			name := string(rs.name(n))
+			if r := rs.record(n, false); r.Alias != nil && !yield(name, r) {
+				return
+			}
+			if r := rs.record(n, true); r.Alias != nil && !yield("*."+strings.TrimPrefix(name, "."), r) {
+				return
+			}
+		}
+	}
+}
+
+// Aliases yields the aliases, each once: records with the same target, TTL and zone share one. Records must be sealed.
+func (rs *Records) Aliases() iter.Seq[*Alias] {
+	return func(yield func(*Alias) bool) {
+		for i := range rs.aliases {
+			if !yield(&rs.aliases[i]) {
+				return
+			}
+		}
+	}
+}
+
+// Find returns the record that name has, by itself or from the closest wildcard, and whether the records make
+// name exist at all. A wildcard does not reach below a name that exists (RFC 4592, section 3.3.1). name is lower case
+// and fully qualified; Records must be sealed. Find allocates nothing.
+func (rs *Records) Find(name string) (r Record, exists bool) {
+	if n := rs.lookup(name); n != 0 {
+		return rs.record(n, false), true
+	}
+	if !rs.wildcards {
+		return Record{}, false
+	}
+	encloser := node(0)
+	for off, end := dns.NextLabel(name, 0); !end && encloser == 0; off, end = dns.NextLabel(name, off) {
+		encloser = rs.lookup(name[off:])
+	}
+	if encloser == 0 {
+		encloser = rs.lookup(".")
+	}
+	if encloser != 0 {
+		r = rs.record(encloser, true)
+	}
+	return r, r.Alias != nil
+}
