@@ -1,0 +1,76 @@
+package backend
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/coredns/alias/plugin/lookup"
+
+	"github.com/miekg/dns"
+)
+
+// Own reports whether the backend answers with authority, and not with a referral or what it got elsewhere.
+func (r Response) Own() bool { return r.Msg != nil && r.Msg.Authoritative }
+
+// Exists reports whether the backend's zone has the name, which is in zone, or has delegated it.
+func (r Response) Exists(zone string) bool {
+	switch {
+	case r.Msg == nil, r.Wildcard != "":
+		return false
+	case r.Msg.Authoritative:
+		return r.Msg.Rcode != dns.RcodeNameError || len(r.Msg.Answer) > 0
+	}
+	return r.Msg.Rcode == dns.RcodeSuccess && len(r.Msg.Answer) == 0 && slices.ContainsFunc(r.Msg.Ns, func(rr dns.RR) bool {
+		h := rr.Header()
+		return h.Rrtype == dns.TypeNS && dns.IsSubDomain(zone, h.Name) && !strings.EqualFold(zone, h.Name)
+	})
+}
+
+// Addresses returns the addresses that the backend itself has for q, one after the other, and their TTL in seconds.
+func (r Response) Addresses(q lookup.Question) ([]byte, uint32) {
+	if r.Msg == nil || r.Msg.Rcode != dns.RcodeSuccess {
+		return nil, 0
+	}
+	c := lookup.NewChain(q.Name)
+	addrs, err := c.Follow(r.Msg.Answer, q.Type)
+	if err != nil {
+		return nil, 0
+	}
+	return addrs, c.TTL()
+}
+
+// SOA returns a copy of the SOA record in r of a zone that name is in, or nil.
+func (r Response) SOA(name string) *dns.SOA {
+	if r.Msg == nil {
+		return nil
+	}
+	soa := lookup.SOAFor(r.Msg.Answer, name)
+	if soa == nil {
+		soa = lookup.SOAFor(r.Msg.Ns, name)
+	}
+	if soa == nil {
+		return nil
+	}
+	return lookup.WithSerial(soa, soa.Serial)
+}
+
+// Signer returns the name of the zone whose signatures are in r, or "" when there are none. With signatures the zone is
+// signed already.
+func (r Response) Signer() string {
+	if r.Msg == nil {
+		return ""
+	}
+	for _, section := range [][]dns.RR{r.Msg.Answer, r.Msg.Ns} {
+		for _, rr := range section {
+			if sig, ok := rr.(*dns.RRSIG); ok {
+				return sig.SignerName
+			}
+		}
+	}
+	return ""
+}
+
+// isReferral reports whether m says that the name is in a zone of somebody else.
+func isReferral(m *dns.Msg) bool {
+	return m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0 && lookup.HasType(m.Ns, dns.TypeNS) && !lookup.HasType(m.Ns, dns.TypeSOA)
+}

@@ -1,0 +1,80 @@
+package backend
+
+import (
+	"cmp"
+	"strings"
+
+	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/plugin/rdata"
+	"github.com/coredns/alias/plugin/records"
+
+	"github.com/miekg/dns"
+)
+
+// aliasIn returns the alias that the ALIAS records of name in r make, or nil. Of several the first in canonical order
+// counts.
+func (b *Backend) aliasIn(r Response, name string) *records.Alias {
+	if !r.Own() {
+		return nil
+	}
+	var first *rdata.ALIAS
+	var ttl uint32
+	several := false
+	for _, rr := range r.Msg.Answer {
+		al := rdata.Of(rr)
+		if al == nil || al.Target == "" || !strings.EqualFold(rr.Header().Name, name) {
+			continue
+		}
+		several = several || first != nil && al.Compare(first) != 0
+		if first == nil || al.Compare(first) < 0 {
+			first, ttl = al, lookup.TTLOf(rr)
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	owner := cmp.Or(r.Wildcard, name)
+	if several {
+		b.cfg.Warn("%s has more than one ALIAS record, and %s is served", owner, first.Target)
+	}
+	if signer := r.Signer(); signer != "" && !b.Signs {
+		b.cfg.Warn("Zone %s has aliases and signatures of its own: a validating resolver takes the addresses for bogus; "+
+			"let dnssec sign instead", signer)
+	}
+	return b.cfg.Zones.NewAlias(name, strings.ToLower(first.Target), ttl)
+}
+
+// Flatten says which CNAME records of the backend are aliases.
+type Flatten uint8
+
+const (
+	// FlattenNone: none.
+	FlattenNone Flatten = iota
+	// FlattenApex: those at the apex of a zone.
+	FlattenApex
+	// FlattenAll: all.
+	FlattenAll
+)
+
+// flattened returns the alias that the CNAME record of name in r is, or nil.
+func (b *Backend) flattened(r Response, name string) *records.Alias {
+	if r.Msg == nil {
+		return nil
+	}
+	cname := lookup.CNAMEOf(r.Msg.Answer, name)
+	flatten := b.cfg.Flatten
+	if cname == nil || flatten == FlattenNone || flatten == FlattenApex && !b.isApex(name, r.Own()) {
+		return nil
+	}
+	return b.cfg.Zones.NewAlias(name, lookup.Canonical(cname.Target), lookup.TTLOf(cname))
+}
+
+// isApex reports whether name is one of the zones, or the apex of a zone that the backend has below them, when it has
+// own data there.
+func (b *Backend) isApex(name string, own bool) bool {
+	if _, ok := b.cfg.Zones[name]; ok || !own {
+		return ok
+	}
+	soa := b.SOA(lookup.Question{Name: name, Type: dns.TypeSOA})
+	return soa != nil && strings.EqualFold(soa.Hdr.Name, name)
+}

@@ -1,0 +1,78 @@
+package upstream
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/coredns/alias/plugin/lookup"
+
+	"github.com/miekg/dns"
+)
+
+// How long a negative answer is cached, in seconds: what its SOA record says within these bounds, and without a SOA
+// record noSOATTL.
+const (
+	minNegativeTTL = 5
+	maxNegativeTTL = 300
+	noSOATTL       = 30
+)
+
+// check returns an error unless m is a response to q that can be used.
+func check(m *dns.Msg, q lookup.Question) error {
+	switch {
+	case !m.Response, m.Opcode != dns.OpcodeQuery:
+		return lookup.Unusable("mismatch", errors.New("not a response"))
+	case len(m.Question) != 1, m.Question[0].Qtype != q.Type, m.Question[0].Qclass != dns.ClassINET,
+		!strings.EqualFold(m.Question[0].Name, q.Name):
+		return lookup.Unusable("mismatch", errors.New("response to another question"))
+	case m.Truncated:
+		return lookup.Unusable("malformed", errors.New("truncated over TCP"))
+	}
+	switch m.Rcode {
+	case dns.RcodeSuccess, dns.RcodeNameError:
+		return nil
+	case dns.RcodeServerFailure:
+		return lookup.Unusable("servfail", nil)
+	case dns.RcodeRefused:
+		return lookup.Unusable("refused", nil)
+	case dns.RcodeFormatError:
+		return lookup.Unusable("formerr", nil)
+	case dns.RcodeNotImplemented:
+		return lookup.Unusable("notimp", nil)
+	default:
+		return lookup.Unusable("rcode", errors.New(dns.RcodeToString[m.Rcode]))
+	}
+}
+
+// read follows the chain through the response m. It is done when m ends the chain, with addresses or without; otherwise
+// the end of the chain has to be looked up.
+func read(c *lookup.Chain, m *dns.Msg, qtype uint16) (o lookup.Outcome, done bool, err error) {
+	asked := c.End()
+	addrs, err := c.Follow(m.Answer, qtype)
+	if err != nil {
+		return lookup.Outcome{}, false, err
+	}
+	soa := lookup.SOAFor(m.Ns, c.End())
+	switch {
+	case m.Rcode == dns.RcodeNameError:
+		// The code is about the end of the chain (RFC 6604, section 3).
+		return lookup.Outcome{TTL: negativeTTL(soa)}, true, nil
+	case len(addrs) > 0:
+		return lookup.Outcome{Addrs: addrs, TTL: c.TTL(), Links: c.Links()}, true, nil
+	case soa == nil && c.End() != asked:
+		return lookup.Outcome{}, false, nil
+	case soa == nil && lookup.HasType(m.Ns, dns.TypeNS):
+		// RFC 2308, section 2.2: NS records without a SOA record are a referral and no NODATA.
+		return lookup.Outcome{}, false, lookup.Unusable("referral", nil)
+	default:
+		return lookup.Outcome{TTL: negativeTTL(soa)}, true, nil
+	}
+}
+
+// negativeTTL returns how long the negative answer with soa is cached, in seconds (RFC 2308, section 5); soa may be nil.
+func negativeTTL(soa *dns.SOA) uint32 {
+	if soa == nil {
+		return noSOATTL
+	}
+	return min(max(min(lookup.TTLOf(soa), soa.Minttl), minNegativeTTL), maxNegativeTTL)
+}
