@@ -1,0 +1,160 @@
+package primary
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/plugin/rdata"
+
+	"github.com/coredns/coredns/plugin/transfer"
+
+	"github.com/miekg/dns"
+)
+
+var _ transfer.Transferer = (*Primary)(nil)
+
+// Transfer implements transfer.Transferer. A zone of the backend is transferred with addresses in place of its aliases.
+// A zone without aliases is left to the backend, with transfer.ErrNotAuthoritative.
+func (p *Primary) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) {
+	z, err := p.visit(p.ctx, strings.ToLower(zone))
+	if err != nil {
+		return nil, err // and not the zone with ALIAS records, which no other server knows, from the backend
+	}
+	if z == nil || z.isUntouched() {
+		return nil, transfer.ErrNotAuthoritative
+	}
+	// The serial number is read before the addresses: at worst these are newer, and are transferred once more.
+	current, expansions := z.current()
+	if serial != 0 && !serialBefore(serial, current) { // RFC 1995, section 2
+		return p.soaAlone(z, current)
+	}
+	var rrs <-chan []dns.RR
+	omitted, err := p.settle(z, expansions)
+	if err == nil {
+		rrs, err = p.transferFrom(z.name)
+	}
+	p.Transferred(z.name, outcomeOf(omitted, err))
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan []dns.RR)
+	go func() {
+		defer close(out)
+		p.expand(out, rrs, z, current, expansions)
+	}()
+	return out, nil
+}
+
+// outcomeOf returns what the metrics call the end of a transfer.
+func outcomeOf(omitted bool, err error) string {
+	switch {
+	case err != nil:
+		return "failure"
+	case omitted:
+		return "omitted"
+	default:
+		return "success"
+	}
+}
+
+// transferFrom returns the records of zone from the first backend that has it.
+func (p *Primary) transferFrom(zone string) (<-chan []dns.RR, error) {
+	for _, b := range p.Backends {
+		rrs, err := b.Transfer(zone, 0)
+		if err == transfer.ErrNotAuthoritative {
+			continue
+		}
+		return rrs, err
+	}
+	return nil, transfer.ErrNotAuthoritative
+}
+
+// soaAlone returns the SOA record of z, for a secondary that is up to date.
+func (p *Primary) soaAlone(z *zone, serial uint32) (<-chan []dns.RR, error) {
+	soa, err := p.SOA(z.name)
+	if err != nil || soa == nil {
+		return nil, fmt.Errorf("no SOA record of %s", z.name)
+	}
+	out := make(chan []dns.RR, 1)
+	out <- []dns.RR{lookup.WithSerial(soa, serial)} // not a later one: that would make no sense to the secondary
+	close(out)
+	return out, nil
+}
+
+// settle resolves expansions. When one fails without an answer in the cache, it is omitted, or an error aborts the
+// transfer.
+func (p *Primary) settle(z *zone, expansions []*expansion) (omitted bool, err error) {
+	p.resolve(z, expansions)
+	if err := p.ctx.Err(); err != nil { // not all of them were
+		return false, fmt.Errorf("transfer of %s: %w", z.name, err)
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, x := range expansions {
+		if x.err == nil {
+			continue
+		}
+		omitted = omitted || len(x.addrs) == 0
+		if x.known { // secondaries have that
+			continue
+		}
+		if !p.Omit {
+			return false, fmt.Errorf("transfer of %s: %s %s: %w", z.name, x.owner, dns.TypeToString[x.qtype], x.err)
+		}
+		p.Limited(log.Warningf, "Zone %s is transferred without %s %s: %v", z.name, x.owner, dns.TypeToString[x.qtype], x.err)
+		z.set(x, nil)
+	}
+	return omitted, nil
+}
+
+// expand sends the records of z, with addresses in place of aliases. It always takes all of rrs.
+func (p *Primary) expand(out chan<- []dns.RR, rrs <-chan []dns.RR, z *zone, serial uint32, expansions []*expansion) {
+	owners := make(map[string]*expansion, len(expansions))
+	for _, x := range expansions {
+		owners[x.owner] = x
+	}
+	var soa dns.RR
+	for batch := range rrs {
+		var kept []dns.RR
+		for _, rr := range batch {
+			if s, ok := rr.(*dns.SOA); ok {
+				if soa == nil {
+					soa = lookup.WithSerial(s, serial)
+					kept = append(kept, soa)
+				}
+				continue // the last one follows the addresses
+			}
+			if !isReplaced(rr, owners) {
+				kept = append(kept, rr)
+			}
+		}
+		if len(kept) > 0 {
+			out <- kept
+		}
+	}
+	for _, x := range expansions {
+		if rrs := z.records(x); len(rrs) > 0 {
+			out <- rrs
+		}
+	}
+	if soa != nil {
+		out <- []dns.RR{soa}
+	}
+}
+
+// isReplaced reports whether rr is not transferred, because addresses stand in its place: the ALIAS record itself, a
+// CNAME record that is flattened, and what a record of the Corefile wins over.
+func isReplaced(rr dns.RR, owners map[string]*expansion) bool {
+	h := rr.Header()
+	switch h.Rrtype {
+	case rdata.TypeALIAS:
+		return true
+	case dns.TypeCNAME:
+		return owners[strings.ToLower(h.Name)] != nil
+	case dns.TypeA, dns.TypeAAAA:
+		x := owners[strings.ToLower(h.Name)]
+		return x != nil && x.wins
+	}
+	return false
+}
