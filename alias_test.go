@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/test/race"
 	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/coredns/caddy"
@@ -59,11 +61,18 @@ func newAlias(t testing.TB, zones, properties string, next plugin.Handler) (*Ali
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, c := cfg.build(), &clock{now: time.Now()}
-	a.Next, a.cache.now = next, c.Now
+	c := &clock{now: time.Now()}
+	cfg.now = c.Now
+	a := cfg.build()
+	a.backend.Next = next
 	a.start()
 	t.Cleanup(a.stop)
 	return a, c
+}
+
+// question returns a question, which is shorter than its literal.
+func question(name string, qtype uint16) lookup.Question {
+	return lookup.Question{Name: name, Type: qtype}
 }
 
 // query returns the response of h, or a message with just the returned code when h wrote none.
@@ -281,7 +290,7 @@ func TestWildcardAsksRarely(t *testing.T) {
 func TestRandomNames(t *testing.T) {
 	const size = 1000
 	names := 1_000_000
-	if raceEnabled { // CI runs it both ways
+	if race.Enabled { // CI runs it both ways
 		names = 20_000
 	}
 	for _, tc := range []struct {
@@ -303,8 +312,8 @@ func TestRandomNames(t *testing.T) {
 						t.Fatalf("got %v", w.m)
 					}
 				}
-				a.slots.CleanUp()
-				if n := a.slots.EstimatedSize(); n > size {
+
+				if n := a.backend.Len(); n > size {
 					t.Errorf("%d names are kept", n)
 				}
 				runtime.GC()

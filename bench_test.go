@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/alias/plugin/answers"
+	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/test/race"
 	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/coredns/coredns/core/dnsserver"
@@ -33,9 +36,11 @@ func BenchmarkServeDNS(b *testing.B) {
 		"record stale stale.example\nupstream "+up.Addr, backend)
 	now := time.Now()
 	a.cache.now = func() time.Time { return now } // that of an operating system costs the same for all
-	stored := now.Add(-2 * time.Hour)
-	a.cache.memory.answers.Set(question{"stale.example.", dns.TypeA}, &entry{outcome: outcome{addrs: []byte{192, 0, 2, 1}, ttl: 60},
-		answered: true, stored: stored, trouble: &trouble{1, now.Add(time.Hour), networkFailure("timeout", nil)}})
+	past := a.cache.now().Add(-time.Hour)
+	a.cache.entries.Update(question("stale.example.", dns.TypeA), 0, func(*answers.Entry) *answers.Entry {
+		e := answers.NewEntry(lookup.Outcome{Addrs: []byte{192, 0, 2, 1}, TTL: 60}, past)
+		return e.Fail(answers.Backoff{Failures: 1, Retry: past.Add(24 * time.Hour), Cause: errDown})
+	})
 	static := zoneFile(b, nil, "example.org. 3600 IN A 192.0.2.1", "example.org. 3600 IN A 192.0.2.2")
 	before := dnscache.New()
 	before.Zones, before.Next = []string{"example.org."}, static
@@ -44,9 +49,9 @@ func BenchmarkServeDNS(b *testing.B) {
 		{"fresh", "example.org."}, {"wildcard", "x.w.example.org."}, {"zone", "www.example.org."}, {"inside", "in.example.org."},
 		{"negative", "v6.example.org."}, {"stale", "stale.example.org."},
 	} {
-		a.packs = true
+		a.wireForm = true
 		b.Run("packed/"+bc.name, func(b *testing.B) { serve(b, a, bc.owner) })
-		a.packs = false
+		a.wireForm = false
 		b.Run("message/"+bc.name, func(b *testing.B) { serve(b, a, bc.owner) })
 	}
 	b.Run("file", func(b *testing.B) { serve(b, static, "example.org.") })
@@ -58,7 +63,7 @@ func BenchmarkServeDNSParallel(b *testing.B) {
 	up := fake.New(b, good)
 	a, _ := newAlias(b, "example.org", "record @ target.example\nupstream "+up.Addr, nil)
 	a.cache.now = time.Now
-	a.packs = true
+	a.wireForm = true
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		r, w := new(dns.Msg).SetQuestion("example.org.", dns.TypeA), new(sink)
@@ -117,7 +122,7 @@ func BenchmarkCorefile(b *testing.B) {
 		}
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
-			if r, _ := cfg.records.find(owners[i%n]); r.alias == nil {
+			if r, _ := cfg.records.Find(owners[i%n]); r.Alias == nil {
 				b.Fatal(owners[i%n])
 			}
 		}
@@ -205,41 +210,38 @@ func heapInUse() uint64 {
 	return s[0].Value.Uint64()
 }
 
-// raceEnabled is set in builds with the race detector.
-var raceEnabled bool
-
 // sink is a client over UDP that does not look at what it gets.
 type sink struct{ test.ResponseWriter }
 
-var sinkAddr net.Addr = &net.UDPAddr{IP: loopback, Port: 40000}
+var sinkAddr net.Addr = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000}
 
 func (*sink) RemoteAddr() net.Addr { return sinkAddr }
 
-// The fresh path allocates the records and the message, or nothing when it leaves in wire form.
+// The fresh path allocates the records and the message, or nothing in wire form.
 func TestFreshPathAllocations(t *testing.T) {
-	if raceEnabled {
+	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
 	up := fake.New(t, good)
 	a, _ := newAlias(t, "example.org", "record @ target.example\nrecord none none.example\nrecord *.w target.example\n"+
 		"record in host.example.org\nupstream "+up.Addr,
 		zoneFile(t, nil, "zone.example.org. 60 IN ALIAS target.example.", "host.example.org. 60 IN A 192.0.2.3"))
-	for owner, most := range map[string]struct{ packed, message float64 }{
+	for owner, most := range map[string]struct{ wire, message float64 }{
 		"example.org.":      {0, 3},
 		"none.example.org.": {2, 3}, // the SOA record
 		"x.w.example.org.":  {0, 3},
 		"zone.example.org.": {0, 3},
-		"in.example.org.":   {2, 5}, // the zone's own data, not remembered
+		"in.example.org.":   {2, 5}, // the zone's own data, which is not cached
 	} {
 		r, w := new(dns.Msg).SetQuestion(owner, dns.TypeA), new(sink)
 		a.ServeDNS(overPlainDNS, w, r)
 		if n := testing.AllocsPerRun(1000, func() { a.ServeDNS(overPlainDNS, w, r) }); n > most.message {
 			t.Errorf("%s: %v allocations of a message", owner, n)
 		}
-		a.packs = true
-		if n := testing.AllocsPerRun(1000, func() { a.ServeDNS(overPlainDNS, w, r) }); n > most.packed {
+		a.wireForm = true
+		if n := testing.AllocsPerRun(1000, func() { a.ServeDNS(overPlainDNS, w, r) }); n > most.wire {
 			t.Errorf("%s: %v allocations in wire form", owner, n)
 		}
-		a.packs = false
+		a.wireForm = false
 	}
 }

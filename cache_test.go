@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coredns/alias/plugin/answers"
+	"github.com/coredns/alias/plugin/lookup"
 	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/google/go-cmp/cmp"
@@ -24,14 +26,14 @@ import (
 // fakeResolver stands for the upstreams.
 type fakeResolver struct {
 	mu    sync.Mutex
-	out   outcome
+	out   lookup.Outcome
 	err   error
-	asked []question
+	asked []lookup.Question
 	tries []int         // the attempts allowed, per lookup
 	delay time.Duration // of each lookup
 }
 
-func (r *fakeResolver) resolve(ctx context.Context, q question, attempts int) (outcome, error) {
+func (r *fakeResolver) resolve(ctx context.Context, q lookup.Question, attempts int) (lookup.Outcome, error) {
 	r.mu.Lock()
 	r.asked = append(r.asked, q)
 	r.tries = append(r.tries, attempts)
@@ -40,13 +42,13 @@ func (r *fakeResolver) resolve(ctx context.Context, q question, attempts int) (o
 	select {
 	case <-time.After(delay):
 	case <-ctx.Done():
-		return outcome{}, networkFailure(canceled, ctx.Err())
+		return lookup.Outcome{}, lookup.NetworkFailure(lookup.Canceled, ctx.Err())
 	}
 	return out, err
 }
 
 // say sets what the next lookups end in.
-func (r *fakeResolver) say(out outcome, err error) {
+func (r *fakeResolver) say(out lookup.Outcome, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.out, r.err = out, err
@@ -61,8 +63,8 @@ func (r *fakeResolver) lookups() int {
 var (
 	addrs1  = []byte{192, 0, 2, 1}
 	addrs2  = []byte{192, 0, 2, 2}
-	errDown = unusable("servfail", nil)
-	target  = question{"target.example.", dns.TypeA}
+	errDown = lookup.Unusable("servfail", nil)
+	target  = question("target.example.", dns.TypeA)
 )
 
 // inBubble runs f with a plugin whose clock, timers and upstream are the test's own.
@@ -73,10 +75,11 @@ func inBubble(t *testing.T, properties string, f func(t *testing.T, a *Alias, r 
 		t.Fatal(err)
 	}
 	a := cfg.build()
-	a.Next = zoneFile(t, nil)
+	a.backend.Next = zoneFile(t, nil)
 	synctest.Test(t, func(t *testing.T) {
-		r := &fakeResolver{out: outcome{addrs: addrs1, ttl: 300}}
+		r := &fakeResolver{out: lookup.Outcome{Addrs: addrs1, TTL: 300}}
 		a.cache = cfg.buildCache(r.resolve)
+		a.cache.entries = answers.New(cfg.size, time.Now)
 		defer a.cache.stop()
 		f(t, a, r)
 	})
@@ -84,9 +87,9 @@ func inBubble(t *testing.T, properties string, f func(t *testing.T, a *Alias, r 
 
 // A step waits, queries the A records of the alias, and says what it expects.
 type step struct {
-	after   time.Duration // since the last step
-	say     *outcome      // what the upstream says from here on
-	fail    bool          // the upstream fails from here on
+	after   time.Duration   // since the last step
+	say     *lookup.Outcome // what the upstream says from here on
+	fail    bool            // the upstream fails from here on
 	status  string
 	ttl     uint32
 	addr    string
@@ -99,7 +102,7 @@ func run(t *testing.T, a *Alias, r *fakeResolver, steps []step) {
 		time.Sleep(s.after)
 		switch {
 		case s.fail:
-			r.say(outcome{}, errDown)
+			r.say(lookup.Outcome{}, errDown)
 		case s.say != nil:
 			r.say(*s.say, nil)
 		}
@@ -132,7 +135,7 @@ func ask(t *testing.T, a *Alias) (status string, ttl uint32, addrs string) {
 
 func TestTiming(t *testing.T) {
 	const s = time.Second
-	is := func(addrs []byte, ttl uint32) *outcome { return &outcome{addrs: addrs, ttl: ttl} }
+	is := func(addrs []byte, ttl uint32) *lookup.Outcome { return &lookup.Outcome{Addrs: addrs, TTL: ttl} }
 	for name, tc := range map[string]struct {
 		properties string
 		steps      []step
@@ -270,7 +273,7 @@ func TestAttempts(t *testing.T) {
 		time.Sleep(275 * time.Second) // refresh
 		ask(t, a)
 		synctest.Wait()
-		r.say(outcome{}, errDown)
+		r.say(lookup.Outcome{}, errDown)
 		time.Sleep(301 * time.Second) // stale
 		ask(t, a)
 		time.Sleep(time.Hour) // too old
@@ -302,7 +305,7 @@ func TestOneLookup(t *testing.T) {
 		var got [statuses]atomic.Int32
 		for range 10_000 {
 			wg.Go(func() {
-				_, _, status := a.cache.get(target, noLimit, "example.org.", nil)
+				_, _, status := a.cache.get(target, lookup.NoLimit, "example.org.", nil)
 				got[status].Add(1)
 			})
 		}
@@ -319,13 +322,13 @@ func TestOneLookup(t *testing.T) {
 // A query that comes just when a lookup ends does not start another one on what it saw before.
 func TestLateToTheLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		a.cache.get(target, noLimit, "example.org.", nil)
-		e, _, status := a.cache.lookup(target, noLimit, "example.org.", nothing)
-		if status != miss || len(e.addrs) == 0 || r.lookups() != 1 {
+		a.cache.get(target, lookup.NoLimit, "example.org.", nil)
+		e, _, status := a.cache.lookUp(target, lookup.NoLimit, "example.org.", answers.None)
+		if status != miss || len(e.Addrs) == 0 || r.lookups() != 1 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
 		for range 100 {
-			if !landed(e).within(a.cache.grace) {
+			if !finished(e).doneWithin(a.cache.timeout / 5) {
 				t.Fatal("a lookup that is over was not waited for")
 			}
 		}
@@ -335,9 +338,9 @@ func TestLateToTheLookup(t *testing.T) {
 // What was evicted while a query looked at it is looked up.
 func TestEvictedMeanwhile(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		e, _, _ := a.cache.get(target, noLimit, "example.org.", nil)
-		a.cache.memory.answers.Invalidate(target)
-		if e, _, status := a.cache.lookup(target, noLimit, "example.org.", e); status != miss || len(e.addrs) == 0 || r.lookups() != 2 {
+		e, _, _ := a.cache.get(target, lookup.NoLimit, "example.org.", nil)
+		a.cache.entries = answers.New(10, time.Now) // which has not the entry
+		if e, _, status := a.cache.lookUp(target, lookup.NoLimit, "example.org.", e); status != miss || len(e.Addrs) == 0 || r.lookups() != 2 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
 	})
@@ -349,7 +352,7 @@ func TestFollowersOfAStaleAnswer(t *testing.T) {
 		ask(t, a)
 		time.Sleep(time.Hour)
 		r.delay = 500 * time.Millisecond
-		r.say(outcome{}, errDown)
+		r.say(lookup.Outcome{}, errDown)
 
 		var wg sync.WaitGroup
 		took := make([]time.Duration, 25)
@@ -385,7 +388,7 @@ func TestFollowersOfAFreshAnswer(t *testing.T) {
 		ask(t, a)
 		time.Sleep(time.Hour)
 		r.delay = 80 * time.Millisecond
-		r.say(outcome{addrs: addrs2, ttl: 300}, nil)
+		r.say(lookup.Outcome{Addrs: addrs2, TTL: 300}, nil)
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
@@ -402,7 +405,7 @@ func TestFollowersOfAFreshAnswer(t *testing.T) {
 func TestPopularNameNeverWaits(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		r.delay = 450 * time.Millisecond
-		r.say(outcome{addrs: addrs1, ttl: 5}, nil)
+		r.say(lookup.Outcome{Addrs: addrs1, TTL: 5}, nil)
 		ask(t, a)
 		for range 60 * 50 {
 			time.Sleep(20 * time.Millisecond)
@@ -422,10 +425,10 @@ func TestMaxConcurrent(t *testing.T) {
 		var got [statuses]atomic.Int32
 		for i := range 10 {
 			wg.Go(func() {
-				e, _, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "", nil)
+				e, _, status := a.cache.get(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), lookup.NoLimit, "", nil)
 				got[status].Add(1)
-				if status == failed && e.cause.outcome != "overload" {
-					t.Errorf("failed with %v", e.cause)
+				if status == failed && e.Cause.Outcome != "overload" {
+					t.Errorf("failed with %v", e.Cause)
 				}
 			})
 		}
@@ -435,7 +438,7 @@ func TestMaxConcurrent(t *testing.T) {
 		}
 		r.delay = 0
 		for i := range 10 {
-			if _, _, status := a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "", nil); status == failed {
+			if _, _, status := a.cache.get(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), lookup.NoLimit, "", nil); status == failed {
 				t.Errorf("t%d still fails", i)
 			}
 		}
@@ -445,15 +448,15 @@ func TestMaxConcurrent(t *testing.T) {
 // Background lookups leave three quarters of max_concurrent to the clients.
 func TestBackgroundLeavesRoom(t *testing.T) {
 	inBubble(t, "max_concurrent 8", func(t *testing.T, a *Alias, r *fakeResolver) {
-		name := func(i int) question { return question{fmt.Sprintf("t%d.example.", i), dns.TypeA} }
+		name := func(i int) lookup.Question { return question(fmt.Sprintf("t%d.example.", i), dns.TypeA) }
 		for i := range 8 {
-			a.cache.get(name(i), noLimit, "", nil)
+			a.cache.get(name(i), lookup.NoLimit, "", nil)
 		}
 		time.Sleep(290 * time.Second)
 		r.delay = time.Second
 		skipped := counted(t, refreshesCount.WithLabelValues("skipped"), func() {
 			for i := range 8 {
-				a.cache.get(name(i), noLimit, "", nil)
+				a.cache.get(name(i), lookup.NoLimit, "", nil)
 			}
 		})
 		synctest.Wait()
@@ -463,7 +466,7 @@ func TestBackgroundLeavesRoom(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 6 {
 			wg.Go(func() {
-				if _, _, status := a.cache.get(name(100+i), noLimit, "", nil); status != miss {
+				if _, _, status := a.cache.get(name(100+i), lookup.NoLimit, "", nil); status != miss {
 					t.Errorf("client %d: %s", i, status)
 				}
 			})
@@ -476,11 +479,10 @@ func TestBackgroundLeavesRoom(t *testing.T) {
 func TestCacheSize(t *testing.T) {
 	inBubble(t, "cache_size 100", func(t *testing.T, a *Alias, r *fakeResolver) {
 		for i := range 10_000 {
-			a.cache.get(question{fmt.Sprintf("t%d.example.", i), dns.TypeA}, noLimit, "", nil)
+			a.cache.get(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), lookup.NoLimit, "", nil)
 		}
 		synctest.Wait()
-		a.cache.memory.answers.CleanUp()
-		if n := a.cache.memory.len(); n > 100 {
+		if n := a.cache.entries.Len(); n > 100 {
 			t.Errorf("%d answers are remembered", n)
 		}
 	})
@@ -489,14 +491,14 @@ func TestCacheSize(t *testing.T) {
 // A panic in a lookup is a failure and strands nobody.
 func TestPanicInLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		a.cache.resolve = func(context.Context, question, int) (outcome, error) { panic("lookup") }
-		e, _, status := a.cache.get(target, noLimit, "", nil)
-		if status != failed || e.cause.outcome != "error" {
-			t.Errorf("%s: %v", status, e.cause)
+		a.cache.resolve = func(context.Context, lookup.Question, int) (lookup.Outcome, error) { panic("lookup") }
+		e, _, status := a.cache.get(target, lookup.NoLimit, "", nil)
+		if status != failed || e.Cause.Outcome != "error" {
+			t.Errorf("%s: %v", status, e.Cause)
 		}
 		a.cache.resolve = r.resolve
 		time.Sleep(minBackoff)
-		if _, _, status := a.cache.get(target, noLimit, "", nil); status != miss {
+		if _, _, status := a.cache.get(target, lookup.NoLimit, "", nil); status != miss {
 			t.Errorf("after the panic: %s", status)
 		}
 	})
@@ -509,17 +511,17 @@ func TestAddressChanges(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		changes := addressChanges.WithLabelValues("example.org.")
 		for i, tc := range []struct {
-			out  outcome
+			out  lookup.Outcome
 			err  error
 			want float64
 		}{
-			{out: outcome{addrs: two, ttl: 60}}, // the first answer is no change
-			{out: outcome{addrs: owt, ttl: 50}},
-			{out: outcome{addrs: addrs1, ttl: 60}, want: 1},
+			{out: lookup.Outcome{Addrs: two, TTL: 60}}, // the first answer is no change
+			{out: lookup.Outcome{Addrs: owt, TTL: 50}},
+			{out: lookup.Outcome{Addrs: addrs1, TTL: 60}, want: 1},
 			{err: errDown},
-			{out: outcome{addrs: addrs1, ttl: 60}},
-			{out: outcome{addrs: nil, ttl: 60}, want: 1},
-			{out: outcome{addrs: addrs1, ttl: 60}, want: 1},
+			{out: lookup.Outcome{Addrs: addrs1, TTL: 60}},
+			{out: lookup.Outcome{Addrs: nil, TTL: 60}, want: 1},
+			{out: lookup.Outcome{Addrs: addrs1, TTL: 60}, want: 1},
 		} {
 			r.say(tc.out, tc.err)
 			if got := counted(t, changes, func() { ask(t, a) }); got != tc.want {
@@ -536,15 +538,15 @@ func TestMessagesAreBounded(t *testing.T) {
 		said := 0
 		logf := func(string, ...any) { said++ }
 		for range 10 * maxMessages {
-			a.cache.tell(logf, "")
+			a.cache.log.limited(logf, "")
 		}
-		if said != maxMessages || a.cache.unsaid.Load() != 9*maxMessages {
-			t.Errorf("%d said, %d left out", said, a.cache.unsaid.Load())
+		if said != maxMessages || a.cache.log.suppressed.Load() != 9*maxMessages {
+			t.Errorf("%d said, %d left out", said, a.cache.log.suppressed.Load())
 		}
 		time.Sleep(time.Second)
-		a.cache.tell(logf, "")
-		if said != maxMessages+1 || a.cache.unsaid.Load() != 0 {
-			t.Errorf("a second later: %d said, %d left out", said, a.cache.unsaid.Load())
+		a.cache.log.limited(logf, "")
+		if said != maxMessages+1 || a.cache.log.suppressed.Load() != 0 {
+			t.Errorf("a second later: %d said, %d left out", said, a.cache.log.suppressed.Load())
 		}
 	})
 }
@@ -552,7 +554,7 @@ func TestMessagesAreBounded(t *testing.T) {
 func TestStaleAge(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		ask(t, a)
-		r.say(outcome{}, errDown)
+		r.say(lookup.Outcome{}, errDown)
 		time.Sleep(300*time.Second + 90*time.Second)
 		before := sum(t, staleAge)
 		ask(t, a)
@@ -573,10 +575,10 @@ func sum(t *testing.T, h prometheus.Histogram) float64 {
 }
 
 func TestAsFailure(t *testing.T) {
-	if f := asFailure(fmt.Errorf("wrapped: %w", errDown)); f != errDown {
+	if f := lookup.AsFailure(fmt.Errorf("wrapped: %w", errDown)); f != errDown {
 		t.Errorf("got %v", f)
 	}
-	if f := asFailure(errors.New("other")); f.outcome != "error" || f.Error() != "error: other" {
+	if f := lookup.AsFailure(errors.New("other")); f.Outcome != "error" || f.Error() != "error: other" {
 		t.Errorf("got %v", f)
 	}
 }
@@ -599,8 +601,8 @@ func TestPopularNamesSurviveFlood(t *testing.T) {
 			logged(t)
 			inBubble(t, "cache_size 200", func(t *testing.T, a *Alias, r *fakeResolver) {
 				others, lost := 0, make(map[int]int)
-				get := func(format string, i int) *entry {
-					e, _, _ := a.cache.get(question{fmt.Sprintf(format, i), dns.TypeA}, noLimit, "example.org.", nil)
+				get := func(format string, i int) *answers.Entry {
+					e, _, _ := a.cache.get(question(fmt.Sprintf(format, i), dns.TypeA), lookup.NoLimit, "example.org.", nil)
 					return e
 				}
 				seconds := func(n, perSecond int) {
@@ -610,7 +612,7 @@ func TestPopularNamesSurviveFlood(t *testing.T) {
 							others++
 						}
 						for i := range popular {
-							if len(get("popular%d.example.", i).addrs) == 0 {
+							if len(get("popular%d.example.", i).Addrs) == 0 {
 								lost[i]++
 							}
 						}
@@ -618,7 +620,7 @@ func TestPopularNamesSurviveFlood(t *testing.T) {
 					}
 				}
 				seconds(30, tc.before)
-				r.say(outcome{}, errDown)
+				r.say(lookup.Outcome{}, errDown)
 				time.Sleep(300 * time.Second) // the TTL runs out
 				seconds(20, tc.after)
 				if len(lost) > 0 {
@@ -641,9 +643,9 @@ func TestChangingTarget(t *testing.T) {
 		for i := range seconds {
 			addrs = slices.Clone(addrs)
 			addrs[0] = byte(i)
-			r.say(outcome{addrs: addrs, ttl: 0}, nil)
+			r.say(lookup.Outcome{Addrs: addrs, TTL: 0}, nil)
 			for j := range 10 { // ten targets of one kind
-				a.cache.get(question{fmt.Sprintf("t%d.example.", j), dns.TypeAAAA}, noLimit, "example.org.", nil)
+				a.cache.get(question(fmt.Sprintf("t%d.example.", j), dns.TypeAAAA), lookup.NoLimit, "example.org.", nil)
 			}
 			synctest.Wait()
 			time.Sleep(time.Second)
@@ -670,9 +672,9 @@ func TestFlappingTarget(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		const seconds = 600
 		for i := range seconds {
-			r.say(outcome{ttl: minNegativeTTL}, nil)
+			r.say(lookup.Outcome{TTL: 5}, nil)
 			if i%3 == 0 {
-				r.say(outcome{addrs: addrs1, ttl: 0}, nil)
+				r.say(lookup.Outcome{Addrs: addrs1, TTL: 0}, nil)
 			}
 			if status, _, _ := ask(t, a); status == "failure" || status == "stale" {
 				t.Fatalf("second %d: %s", i, status)
@@ -692,14 +694,14 @@ func TestStarvedLookups(t *testing.T) {
 	inBubble(t, "max_concurrent 4", func(t *testing.T, a *Alias, r *fakeResolver) {
 		ask(t, a)
 		r.delay = 500 * time.Millisecond
-		r.say(outcome{}, networkFailure("timeout", nil))
+		r.say(lookup.Outcome{}, lookup.NetworkFailure("timeout", nil))
 		var clients sync.WaitGroup
 		defer clients.Wait()
 		end := time.Now().Add(10 * time.Minute)
 		for i := range 8 { // twice as many as there is room for
 			clients.Go(func() {
 				for n := 0; time.Now().Before(end); n++ {
-					a.cache.get(question{fmt.Sprintf("t%d-%d.example.", i, n), dns.TypeA}, noLimit, "example.org.", nil)
+					a.cache.get(question(fmt.Sprintf("t%d-%d.example.", i, n), dns.TypeA), lookup.NoLimit, "example.org.", nil)
 					time.Sleep(20 * time.Millisecond)
 				}
 			})

@@ -3,12 +3,36 @@ package alias
 import (
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
+
+	"github.com/coredns/alias/plugin/answers"
+	"github.com/coredns/alias/plugin/primary"
+	"github.com/coredns/alias/plugin/records"
+	"github.com/coredns/alias/plugin/store"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
 )
+
+// entries has the cache entries of all server blocks, and their files.
+var entries = answers.NewRegistry(newFile, time.Now)
+
+// newFile returns the file that keeps a copy of es.
+func newFile(s answers.Source, es *answers.Entries) answers.File {
+	return store.New(s.Path, s.Upstreams, es, func(err error) { persistWrites.WithLabelValues(outcomeOf(err)).Inc() })
+}
+
+// lifecycle is where an Alias is between its start and its end.
+type lifecycle struct {
+	instance any // of the server, that the plugin is started with
+	started  time.Time
+	begun    atomic.Bool    // the servers listen, and the lookups at start-up have begun
+	primed   atomic.Bool    // every record was looked up, or has failed one full round
+	priming  sync.WaitGroup // the lookups at start-up
+	stopping sync.Once
+}
 
 // running has the instances between their start and their end. A reload that fails late leaves instances behind that
 // nobody ends, and that may even serve when another server found its port taken: they are here as long as something
@@ -50,9 +74,10 @@ func (is *instances) all() []*Alias {
 	return as
 }
 
-// primaryFor returns the one instance that has these zones and lets them leave, or nil when there is none or more.
-func (is *instances) primaryFor(zs zones) *primary {
-	var found *primary
+// primaryFor returns the primary of the one instance that has these zones and transfers them, or nil when there is none
+// or more.
+func (is *instances) primaryFor(zs records.Zones) *primary.Primary {
+	var found *primary.Primary
 	for _, a := range is.all() {
 		if a.primary != nil && maps.Equal(a.zones, zs) {
 			if found != nil {
@@ -64,26 +89,11 @@ func (is *instances) primaryFor(zs zones) *primary {
 	return found
 }
 
-// entries returns how many answers and failures are remembered.
-func (is *instances) entries() float64 {
-	memories := make(map[*memory]struct{})
-	for _, a := range is.all() {
-		memories[a.cache.memory] = struct{}{}
-	}
-	n := 0
-	for m := range memories {
-		n += m.len()
-	}
-	return float64(n)
-}
-
-// start makes a part of what is running. Its records are resolved only when the servers listen, for the upstream
+// start makes a part of what is running. Its records are looked up only when the servers listen, because the upstream
 // may be one of them.
 func (a *Alias) start() {
-	for _, up := range a.upstreams.list {
-		up.start()
-	}
-	a.cache.memory = memories.join(a)
+	a.upstreams.Start()
+	a.cache.entries = a.share.Join(a.instance)
 	a.started = time.Now()
 	running.add(a)
 }
@@ -98,17 +108,15 @@ func (a *Alias) end(final bool) {
 		running.remove(a)
 		a.cache.stop()
 		if a.primary != nil {
-			a.primary.stop()
+			a.primary.Stop()
 		}
 		a.priming.Wait()
-		memories.leave(a.share, final)
-		for _, up := range a.upstreams.list {
-			up.stop()
-		}
+		a.share.Leave(final)
+		a.upstreams.Stop()
 	})
 }
 
-// prime starts to resolve the records of the plugins of a started instance of the server, and not of one that is left
+// prime starts to look up the records of the plugins of a started instance of the server, and not of one that is left
 // behind, which have not begun with it. It holds the lock, so that none of them is stopped meanwhile, which would wait for
 // lookups that are only just beginning.
 func (is *instances) prime(instance any) {
@@ -116,28 +124,28 @@ func (is *instances) prime(instance any) {
 	defer is.mu.Unlock()
 	for p := range is.set {
 		if a := p.Value(); a != nil && a.instance == instance && a.begun.CompareAndSwap(false, true) {
+			a.share.Serve()
 			a.priming.Go(a.prime)
 			if a.primary != nil {
-				a.primary.start()
+				a.primary.Start()
 			}
 		}
 	}
 }
 
-// prime resolves both families of every record, in the background and as many as the memory holds, and those first that
-// nothing is remembered of.
+// prime looks up both families of every record, in the background and as many as the cache holds, and those first that
+// have no cached answer.
 func (a *Alias) prime() {
-	a.primeAll(func(e *entry) bool { return !e.answered })
+	a.primeAll(func(e *answers.Entry) bool { return !e.Answered })
 	a.primed.Store(true)
-	a.primeAll(func(*entry) bool { return true })
+	a.primeAll(func(*answers.Entry) bool { return true })
 }
 
-// primeAll resolves the targets of records that have the property.
-func (a *Alias) primeAll(property func(*entry) bool) {
+// primeAll looks up the targets of records whose entries have the property.
+func (a *Alias) primeAll(property func(*answers.Entry) bool) {
 	var lookups errgroup.Group
-	lookups.SetLimit(a.cache.spare)
-	for i := range a.records.aliases {
-		al := &a.records.aliases[i]
+	lookups.SetLimit(a.cache.maxBackground)
+	for al := range a.records.Aliases() {
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 			lookups.Go(func() error {
 				a.primeAlias(al, qtype, property)
@@ -148,15 +156,15 @@ func (a *Alias) primeAll(property func(*entry) bool) {
 	lookups.Wait()
 }
 
-func (a *Alias) primeAlias(al *alias, qtype uint16, property func(*entry) bool) {
-	if a.cache.memory.full() || a.cache.ctx.Err() != nil {
+func (a *Alias) primeAlias(al *records.Alias, qtype uint16, property func(*answers.Entry) bool) {
+	if a.cache.entries.Full() || a.cache.ctx.Err() != nil {
 		return
 	}
 	d, err := a.locate(al, qtype)
 	switch {
 	case err != nil: // and so it will be until the Corefile or the zone changes
-		a.tellOnce("Alias to %s %s fails: %v", al.target, dns.TypeToString[qtype], err)
-	case !d.own && property(a.cache.memory.load(d.question)):
-		a.cache.await(a.cache.ctx, d.question, d.limit, al.zone)
+		a.warnings.warnOnce("Alias to %s %s fails: %v", al.Target, dns.TypeToString[qtype], err)
+	case !d.own && property(a.cache.entries.Load(d.Question)):
+		a.cache.await(a.cache.ctx, d.Question, d.limit, al.Zone)
 	}
 }

@@ -50,7 +50,7 @@ func TestPrime(t *testing.T) {
 	if n := counted(t, answered(hit), func() { query(t, a, "example.org.", dns.TypeA) }); n != 1 {
 		t.Error("the first query had to wait for a lookup")
 	}
-	if n := running.entries(); n != 2 {
+	if n := entries.Len(); n != 2 {
 		t.Errorf("%v answers remembered", n)
 	}
 }
@@ -136,9 +136,7 @@ func TestLeftBehind(t *testing.T) {
 	}
 	wait(t, 10*time.Second, "it is still there", func() bool {
 		runtime.GC()
-		memories.mu.Lock()
-		defer memories.mu.Unlock()
-		return len(running.all()) == 0 && len(memories.of) == 0 && runtime.NumGoroutine() <= before
+		return len(running.all()) == 0 && entries.Len() == 0 && runtime.NumGoroutine() <= before
 	})
 }
 

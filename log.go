@@ -3,35 +3,57 @@ package alias
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
+
+	"golang.org/x/time/rate"
 )
 
-// How many messages are logged once. Zones and clients could make any number of them.
 const (
-	maxTold       = 1000
-	maxLabelsTold = 100
+	// Zones and clients could make any number of messages that are logged once.
+	maxWarnings      = 1000
+	maxLabelWarnings = 100
+
+	// When the resolver fails, all targets do: so many messages about them are logged in one go, and per second.
+	maxMessages       = 100
+	messagesPerSecond = 5
 )
 
-// told has messages that were logged.
-type told struct {
-	mu   sync.Mutex
-	text map[string]struct{}
+// onceLog logs each warning once, and max warnings in all. It is safe for concurrent use.
+type onceLog struct {
+	max    int
+	mu     sync.Mutex
+	logged map[string]struct{}
 }
 
-// tellOnce logs a warning about what stays wrong until somebody changes it, unless it has been logged before.
-func (a *Alias) tellOnce(format string, v ...any) {
-	a.warnings.once(maxTold, fmt.Sprintf(format, v...))
-}
-
-// once logs text as a warning, unless it has been logged before, or most others have.
-func (t *told) once(most int, text string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, ok := t.text[text]; ok || len(t.text) == most {
+// warnOnce logs a warning about what stays wrong until somebody changes it, unless it is logged already.
+func (l *onceLog) warnOnce(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.logged[text]; ok || len(l.logged) == l.max {
 		return
 	}
-	if t.text == nil {
-		t.text = make(map[string]struct{})
+	if l.logged == nil {
+		l.logged = make(map[string]struct{})
 	}
-	t.text[text] = struct{}{}
+	l.logged[text] = struct{}{}
 	log.Warning(text)
+}
+
+// limitedLog bounds the messages about targets. It is safe for concurrent use.
+type limitedLog struct {
+	messages   *rate.Limiter
+	suppressed atomic.Int64
+}
+
+// limited logs a message with logf, unless there are too many of them.
+func (l *limitedLog) limited(logf func(string, ...any), format string, v ...any) {
+	if !l.messages.Allow() {
+		l.suppressed.Add(1)
+		return
+	}
+	if n := l.suppressed.Swap(0); n > 0 {
+		log.Warningf("%d more messages about targets were suppressed", n)
+	}
+	logf(format, v...)
 }

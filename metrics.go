@@ -1,6 +1,12 @@
 package alias
 
 import (
+	"maps"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns/alias/plugin/upstream"
+
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,14 +48,14 @@ var (
 		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
 		Help:                        "Histogram of the time each request to an upstream took.",
 	}, []string{"to"})
-	// refreshesCount counts the lookups that no client waits for, those at start-up included.
+	// refreshesCount counts the background lookups: those that no client waits for.
 	refreshesCount = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: subsystem,
 		Name:      "refreshes_total",
 		Help:      "Counter of background lookups.",
 	}, []string{"outcome"})
-	// addressChanges counts the lookups that found other addresses than those remembered.
+	// addressChanges counts the lookups that found other addresses than those in the cache.
 	addressChanges = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: subsystem,
@@ -77,25 +83,34 @@ var (
 		Name:      "persist_writes_total",
 		Help:      "Counter of attempts to write answers to the file of persist.",
 	}, []string{"outcome"})
-	// cacheEntries is the number of answers remembered.
+	// cacheEntries is the number of cache entries.
 	cacheEntries = promauto.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,
 		Subsystem: subsystem,
 		Name:      "cache_entries",
-		Help:      "The number of answers remembered.",
-	}, running.entries)
+		Help:      "The number of cache entries.",
+	}, func() float64 { return float64(entries.Len()) })
 )
 
-// status is what an answer is to the one who asked.
+// newReporter returns what counts and times the requests to the upstream at an address.
+func newReporter(to string) upstream.Reporter {
+	duration := requestDuration.WithLabelValues(to)
+	return func(outcome string, took time.Duration) {
+		upstreamRequests.WithLabelValues(to, outcome).Inc()
+		duration.Observe(took.Seconds())
+	}
+}
+
+// status is what an answer is to the client.
 type status uint8
 
 const (
-	hit      status = iota // fresh addresses that were remembered
+	hit      status = iota // fresh addresses, from the cache or from this server's own data
 	miss                   // fresh addresses that had to be looked up
-	stale                  // a remembered answer past its TTL
+	stale                  // an expired answer from the cache
 	nodata                 // the target has no addresses of this family
-	failed                 // nothing could be found out
-	fallback               // nothing could be found out, and the backend's own addresses were served
+	failed                 // there is no answer
+	fallback               // there is no answer, and the backend's own addresses were served
 	statuses
 )
 
@@ -106,13 +121,37 @@ func (s status) String() string {
 // counters are those of a zone at a server, looked up once: WithLabelValues takes a lock.
 type counters [statuses]prometheus.Counter
 
-// vantages has the counters by server and zone. It is not changed.
-type vantages map[string]map[string]*counters
-
 func newCounters(server, zone string) *counters {
 	cs := new(counters)
 	for s := range statuses {
 		cs[s] = answersCount.WithLabelValues(server, zone, s.String())
 	}
 	return cs
+}
+
+// countersByZone has the counters by server and zone. The zero value is empty. It is safe for concurrent use.
+type countersByZone struct {
+	known atomic.Pointer[map[string]map[string]*counters] // the maps are not changed
+}
+
+// of returns the counters of a zone at a server.
+func (c *countersByZone) of(server, zone string) *counters {
+	for {
+		known := c.known.Load()
+		if known != nil {
+			if cs := (*known)[server][zone]; cs != nil {
+				return cs
+			}
+		}
+		more := make(map[string]map[string]*counters)
+		if known != nil {
+			maps.Copy(more, *known)
+		}
+		more[server] = maps.Clone(more[server])
+		if more[server] == nil {
+			more[server] = make(map[string]*counters)
+		}
+		more[server][zone] = newCounters(server, zone)
+		c.known.CompareAndSwap(known, &more)
+	}
 }

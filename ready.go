@@ -22,7 +22,7 @@ func (a *Alias) Ready() bool {
 	return true
 }
 
-// ready reports whether every record was resolved or has failed one full round, or readyAfter is over.
+// ready reports whether every record was looked up or has failed one full round, or readyAfter is over.
 func (a *Alias) ready() bool {
 	return a.primed.Load() || time.Since(a.started) >= readyAfter
 }

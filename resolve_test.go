@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/alias/plugin/lookup"
 	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/coredns/coredns/plugin"
-	"github.com/coredns/coredns/plugin/pkg/transport"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
@@ -329,29 +329,6 @@ func TestOneSlowOfTwo(t *testing.T) {
 	}
 }
 
-// An upstream that keeps failing is passed over, and taken back when its health checks succeed.
-func TestHealthChecks(t *testing.T) {
-	bad, ok := fake.New(t, nil), fake.New(t, good)
-	a, c := newAlias(t, "example.org", fmt.Sprintf("record @ target.example\ntimeout 20ms\nupstream %s %s", bad.Addr, ok.Addr), zoneFile(t, nil))
-	isDown := func() bool { return a.upstreams.list[0].proxy.Down(maxFails) }
-
-	query(t, a, "example.org.", dns.TypeA)
-	query(t, a, "example.org.", dns.TypeAAAA)
-	wait(t, 10*time.Second, "upstream that does not answer is not down", isDown)
-	before := bad.Asked("target.example.", dns.TypeA)
-	for range 4 {
-		c.Advance(time.Hour)
-		if m := query(t, a, "example.org.", dns.TypeA); len(ede(m)) > 0 {
-			t.Errorf("with one upstream down: %v", m)
-		}
-	}
-	if n := bad.Asked("target.example.", dns.TypeA) - before; n != 0 {
-		t.Errorf("an upstream that is down was asked %d times", n)
-	}
-	bad.Set(good)
-	wait(t, 10*time.Second, "upstream that answers again is still down", func() bool { return !isDown() })
-}
-
 // wait waits until cond holds.
 func wait(t testing.TB, most time.Duration, complaint string, cond func() bool) {
 	t.Helper()
@@ -414,7 +391,7 @@ func TestStopDuringLookup(t *testing.T) {
 	if n := up.AskedAll(); n != 1 {
 		t.Errorf("%d queries, want 1", n)
 	}
-	if n := a.cache.memory.len(); n != 0 {
+	if n := a.cache.entries.Len(); n != 0 {
 		t.Errorf("%d entries: the shutdown is remembered as the target's failure", n)
 	}
 }
@@ -435,44 +412,6 @@ func TestAnswerDuringStop(t *testing.T) {
 	wantText(t, "answer", (<-answers).Answer, "example.org. 300 IN A "+v4)
 }
 
-func TestNegativeTTL(t *testing.T) {
-	for soa, want := range map[string]uint32{
-		"":                                           30,
-		"example. 900 IN SOA a. b. 1 2 3 4 60":       60,
-		"example. 40 IN SOA a. b. 1 2 3 4 60":        40,
-		"example. 900 IN SOA a. b. 1 2 3 4 0":        5,
-		"example. 86400 IN SOA a. b. 1 2 3 4 86400":  300,
-		"example. 4294967295 IN SOA a. b. 1 2 3 4 9": 5,
-	} {
-		var rr *dns.SOA
-		if soa != "" {
-			rr = fake.RRs(soa)[0].(*dns.SOA)
-		}
-		if got := negativeTTL(rr); got != want {
-			t.Errorf("%s: %d, want %d", soa, got, want)
-		}
-	}
-}
-
-// Each protocol has what it needs.
-func TestNewUpstream(t *testing.T) {
-	for _, protocol := range []string{transport.DNS, transport.TLS, transport.HTTPS, transport.QUIC} {
-		cfg, err := parseBlock("example.org", "upstream "+protocol+"://127.0.0.1\ntls_servername dns.example")
-		if err != nil {
-			t.Fatal(err)
-		}
-		a := cfg.build()
-		a.start()
-		if got := a.upstreams.list[0].protocol; got != protocol {
-			t.Errorf("protocol %q, want %q", got, protocol)
-		}
-		if name := a.upstreams.list[0].proxy.GetTransport().GetTLSConfig(); protocol == transport.TLS && name.ServerName != "dns.example" {
-			t.Errorf("server name %q", name.ServerName)
-		}
-		a.stop()
-	}
-}
-
 // What one query of a client costs the upstream at most: a target that is cold, with another CNAME record in each response,
 // and each response truncated over UDP.
 func TestMostRequests(t *testing.T) {
@@ -484,7 +423,7 @@ func TestMostRequests(t *testing.T) {
 	}))
 	const retries = 2
 	a, c := newAlias(t, "example.org", fmt.Sprintf("record * target.example\nretries %d\ntimeout 10s\nupstream %s", retries, up.Addr), nil)
-	const most = (1 + retries) * (maxLinks + 1) * 2
+	const most = (1 + retries) * (lookup.MaxLinks + 1) * 2
 	for range 10 { // it is left alone then
 		query(t, a, "www.example.org.", dns.TypeA)
 		c.Advance(minBackoff / 11)

@@ -3,54 +3,29 @@ package alias
 import (
 	"bytes"
 	"cmp"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
 	"net"
-	"net/netip"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/coredns/alias/plugin/backend"
+	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/rdata"
+	"github.com/coredns/alias/plugin/records"
 	"github.com/coredns/alias/plugin/store"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/caddy/caddyfile"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
-	"github.com/coredns/coredns/plugin/auto"
-	"github.com/coredns/coredns/plugin/dynupdate"
-	"github.com/coredns/coredns/plugin/file"
-	"github.com/coredns/coredns/plugin/metadata"
-	"github.com/coredns/coredns/plugin/pkg/durations"
 	"github.com/coredns/coredns/plugin/pkg/parse"
 	"github.com/coredns/coredns/plugin/pkg/transport"
-	"github.com/coredns/coredns/plugin/secondary"
-	"github.com/coredns/coredns/plugin/transfer"
 
-	"github.com/maypok86/otter/v2"
-	"github.com/miekg/dns"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
-)
-
-const maxUpstreams = 15 // as in forward
-
-// The bounds of what can be configured.
-const (
-	minTimeout    = time.Millisecond
-	maxTimeout    = 10 * time.Second
-	maxRetries    = 10
-	maxTTL        = math.MaxInt32 * time.Second // RFC 2181, section 8
-	maxStale      = 365 * 24 * time.Hour
-	maxCacheSize  = 100_000_000
-	maxConcurrent = 1_000_000
 )
 
 func init() {
@@ -82,31 +57,16 @@ func setup(c *caddy.Controller) error {
 		return cfg.origins
 	}
 	hookStartup()
-	memories.expect(a)
 	at := serverBlock{c.ServerBlockIndex, c.ServerBlockKeys} // and not c, which would keep all that was read
 
 	c.OnStartup(func() error {
 		started := caddy.Instances()
 		a.instance = started[len(started)-1]
-		a.signs = block.Handler("dnssec") != nil
-		a.packs = packable(block)
-		a.zoneOf = zonesBehind(block)
-		if err := cfg.checkBlock(block); err != nil {
+		if err := a.join(block, cfg, at); err != nil {
 			return plugin.Error("alias", err)
 		}
-		if block.Handler("transfer") != nil {
-			ss, err := parseSecondaries(at)
-			if err != nil {
-				return plugin.Error("alias", err)
-			}
-			backends, list := findBackends(block.Handlers(), cfg.origins)
-			before := running.primaryFor(a.zones)
-			a.primary = newPrimary(a, backends, list, newNotifier(ss), cfg.omit)
-			a.primary.before = before
-			awaitSerial()
-		}
 		a.start()
-		log.Infof("Zones %s, records %d, upstreams %s, timeout %s", strings.Join(cfg.origins, " "), a.records.count,
+		log.Infof("Zones %s, records %d, upstreams %s, timeout %s", strings.Join(cfg.origins, " "), a.records.Len(),
 			strings.Join(cfg.to, " "), cfg.timeout)
 		return nil
 	})
@@ -132,13 +92,40 @@ func setup(c *caddy.Controller) error {
 	})
 
 	block.AddPlugin(func(next plugin.Handler) plugin.Handler {
-		a.Next = next
+		a.backend.Next = next
 		return a
 	})
 	return nil
 }
 
-// hookStartup sees to it that the records are resolved when the servers listen. A reload by signal has forgotten all
+// join makes a know the other plugins of its server block, which are all set up by now.
+func (a *Alias) join(block *dnsserver.Config, cfg *config, at serverBlock) error {
+	if cfg.targetFrom != "" && block.Handler("metadata") == nil {
+		return fmt.Errorf("%s:%d - Error during parsing: target_from: '%s' is never set: there is no metadata in the server block",
+			cfg.file, cfg.seen["target_from"].line, cfg.targetFrom)
+	}
+	a.backend.Signs = block.Handler("dnssec") != nil
+	before, behind, ok := neighbours(block)
+	if ok {
+		a.wireForm = canWriteWire(before)
+		a.backend.ZoneOf = backend.ZonesOf(behind)
+	}
+	if block.Handler("transfer") == nil {
+		return nil
+	}
+	secondaries, err := parseSecondaries(at)
+	if err != nil {
+		return err
+	}
+	backends, list := primary.Backends(block.Handlers(), a, cfg.origins)
+	a.primary = primary.New(cfg.primaryConfig(a, primary.Config{
+		Backends: backends, List: list, Secondaries: secondaries, Before: running.primaryFor(a.zones),
+	}))
+	primary.AwaitSerial()
+	return nil
+}
+
+// hookStartup sees to it that the records are looked up when the servers listen. A reload by signal has forgotten all
 // hooks when it comes here, one by the reload plugin has not.
 func hookStartup() {
 	if slices.Contains(caddy.ListPlugins()["event_hooks"], "alias") {
@@ -150,53 +137,6 @@ func hookStartup() {
 		}
 		return nil
 	})
-}
-
-// config is what the Corefile says.
-type config struct {
-	origins []string
-	zones   zones
-	records *records
-
-	to         []string   // as written
-	resolvers  []resolver // what to stands for
-	tlsConfig  *tls.Config
-	timeout    time.Duration
-	retries    int
-	lifetime   lifetime
-	staleTTL   uint32
-	onFailure  int
-	size       int
-	concurrent int
-	targetFrom string
-	flatten    flatten
-	text       bool
-	omit       bool
-	path       string // of the file that keeps the answers, or ""
-
-	file string           // the Corefile
-	seen map[string]place // where each property was given
-}
-
-// place is a line of the Corefile.
-type place struct {
-	line int
-	args []string
-}
-
-func newConfig() *config {
-	return &config{
-		zones:      make(zones),
-		tlsConfig:  new(tls.Config),
-		timeout:    500 * time.Millisecond,
-		retries:    2,
-		lifetime:   lifetime{min: 5, max: 3600, stale: 72 * time.Hour},
-		staleTTL:   30,
-		onFailure:  dns.RcodeSuccess,
-		size:       100_000,
-		concurrent: 1000,
-		seen:       make(map[string]place),
-	}
 }
 
 // parseConfig parses the alias directive of a server block. An error has file and line.
@@ -216,8 +156,13 @@ func parseConfig(c *caddy.Controller) (*config, error) {
 				return nil, err
 			}
 		}
-		if err := cfg.finish(c); err != nil {
+		if err := cfg.finish(); err != nil {
 			return nil, err
+		}
+		if len(cfg.to) == 0 {
+			if err := cfg.setUpstreams([]string{"/etc/resolv.conf"}); err != nil {
+				return nil, c.Errf("upstream: %v", err)
+			}
 		}
 	}
 	return cfg, nil
@@ -237,7 +182,7 @@ func (cfg *config) parseZones(c *caddy.Controller) error {
 		cfg.zones[origin] = struct{}{}
 		return twice
 	})
-	cfg.records = newRecords(cfg.zones)
+	cfg.records = records.New(cfg.zones)
 	return nil
 }
 
@@ -267,388 +212,29 @@ func (cfg *config) parseProperty(c *caddy.Controller) error {
 	return nil
 }
 
-// unbounded is the max of a property that takes any number of arguments.
-const unbounded = -1
-
-// properties are the properties of the block.
-var properties = map[string]struct {
-	usage    string
-	min, max int
-	set      func(cfg *config, args []string) error
-}{
-	"record":   {"NAME TARGET [TTL]", 2, 3, (*config).setRecord},
-	"upstream": {"TO...", 1, unbounded, (*config).setUpstreams},
-	"tls_servername": {"NAME", 1, 1, func(cfg *config, args []string) error {
-		cfg.tlsConfig.ServerName = args[0]
-		return checkHostName(args[0])
-	}},
-	"timeout": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
-		cfg.timeout, err = parseDuration(args[0], minTimeout, maxTimeout)
-		return err
-	}},
-	"retries": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
-		cfg.retries, err = parseCount(args[0], 0, maxRetries)
-		return err
-	}},
-	"min_ttl": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
-		cfg.lifetime.min, err = parseTTL(args[0], time.Second)
-		return err
-	}},
-	"max_ttl": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
-		cfg.lifetime.max, err = parseTTL(args[0], time.Second)
-		return err
-	}},
-	"stale": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
-		cfg.lifetime.stale, err = parseDuration(args[0], 0, maxStale)
-		return err
-	}},
-	"stale_ttl": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
-		cfg.staleTTL, err = parseTTL(args[0], time.Second)
-		return err
-	}},
-	"on_failure": {"empty|servfail", 1, 1, func(cfg *config, args []string) error {
-		codes := map[string]int{"empty": dns.RcodeSuccess, "servfail": dns.RcodeServerFailure}
-		code, ok := codes[args[0]]
-		if !ok {
-			return fmt.Errorf("'%s' is neither empty nor servfail", args[0])
-		}
-		cfg.onFailure = code
-		return nil
-	}},
-	"cache_size": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
-		cfg.size, err = parseCount(args[0], 1, maxCacheSize)
-		return err
-	}},
-	"target_from": {"LABEL", 1, 1, func(cfg *config, args []string) error {
-		if !metadata.IsLabel(args[0]) {
-			return fmt.Errorf("'%s' is not a metadata label, plugin/name", args[0])
-		}
-		cfg.targetFrom = args[0]
-		return nil
-	}},
-	"flatten": {"apex|all", 1, 1, func(cfg *config, args []string) error {
-		which, ok := map[string]flatten{"apex": flattenApex, "all": flattenAll}[args[0]]
-		if !ok {
-			return fmt.Errorf("'%s' is neither apex nor all", args[0])
-		}
-		cfg.flatten = which
-		return nil
-	}},
-	"transfer_on_failure": {"abort|omit", 1, 1, func(cfg *config, args []string) error {
-		omit, ok := map[string]bool{"abort": false, "omit": true}[args[0]]
-		if !ok {
-			return fmt.Errorf("'%s' is neither abort nor omit", args[0])
-		}
-		cfg.omit = omit
-		return nil
-	}},
-	"persist": {"PATH", 1, 1, func(cfg *config, args []string) error {
-		if args[0] == "" {
-			return errors.New("'' is not a path")
-		}
-		cfg.path = args[0]
-		return nil
-	}},
-	"txt": {"", 0, 0, func(cfg *config, _ []string) error {
-		cfg.text = true
-		return nil
-	}},
-	"max_concurrent": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
-		cfg.concurrent, err = parseCount(args[0], 1, maxConcurrent)
-		return err
-	}},
+// neighbours returns the plugins before and behind alias in the server block, in their order. It is not ok when there may be
+// others: one that has not the name of its directive may be anywhere.
+func neighbours(block *dnsserver.Config) (before, behind []plugin.Handler, ok bool) {
+	handlers := block.Handlers()
+	self := slices.IndexFunc(handlers, func(h plugin.Handler) bool { _, self := h.(*Alias); return self })
+	if self < 0 || len(handlers) != len(block.Plugin) {
+		return nil, nil, false
+	}
+	return handlers[:self], handlers[self+1:], true
 }
 
-// finish checks what can only be seen at the end of the block, and sets the defaults that may fail.
-func (cfg *config) finish(c *caddy.Controller) error {
-	cfg.records.seal()
-	if cfg.lifetime.min > cfg.lifetime.max {
-		least, most := cfg.seen["min_ttl"], cfg.seen["max_ttl"]
-		return fmt.Errorf("%s:%d - Error during parsing: min_ttl: '%s' is more than max_ttl '%s'", cfg.file, max(least.line, most.line),
-			least.orDefault("5s"), most.orDefault("1h"))
-	}
-	if len(cfg.to) == 0 {
-		if err := cfg.setUpstreams([]string{"/etc/resolv.conf"}); err != nil {
-			return c.Errf("upstream: %v", err)
-		}
-	}
-	return nil
+// transparent are the plugins that hand the writer of responses on as it is, or like prometheus need no more than their
+// length.
+var transparent = []string{"metadata", "cancel", "bufsize", "prometheus", "errors", "local", "any", "chaos", "acl", "transfer", "view"}
+
+// canWriteWire reports whether responses may be written in wire form: none of the plugins before alias has to see them as
+// messages.
+func canWriteWire(before []plugin.Handler) bool {
+	return !slices.ContainsFunc(before, func(h plugin.Handler) bool { return !slices.Contains(transparent, h.Name()) })
 }
 
-// checkBlock checks what the other plugins of the server block have to do with.
-func (cfg *config) checkBlock(block *dnsserver.Config) error {
-	if cfg.targetFrom != "" && block.Handler("metadata") == nil {
-		return fmt.Errorf("%s:%d - Error during parsing: target_from: '%s' is never set: there is no metadata in the server block",
-			cfg.file, cfg.seen["target_from"].line, cfg.targetFrom)
-	}
-	return nil
-}
-
-// orDefault returns the argument at p, or byDefault when the property is not given.
-func (p place) orDefault(byDefault string) string {
-	if len(p.args) == 0 {
-		return byDefault
-	}
-	return p.args[0]
-}
-
-// setRecord parses NAME TARGET [TTL].
-func (cfg *config) setRecord(args []string) error {
-	owner, err := cfg.ownerName(args[0])
-	if err != nil {
-		return err
-	}
-	zone := cfg.zones.match(owner)
-	if zone == "" {
-		return fmt.Errorf("'%s' is outside of %s", args[0], strings.Join(cfg.origins, " "))
-	}
-	target, err := targetName(args[1])
-	if err != nil {
-		return err
-	}
-	if target == owner {
-		return fmt.Errorf("'%s' is an alias of itself", args[0])
-	}
-	ttl := uint32(noLimit)
-	if len(args) > 2 {
-		if ttl, err = parseTTL(args[2], 0); err != nil {
-			return err
-		}
-	}
-	if !cfg.records.add(owner, said{target, zone, ttl}) {
-		return fmt.Errorf("'%s' has a record already", args[0])
-	}
-	return nil
-}
-
-// ownerName returns the fully qualified name that NAME stands for. A name that ends in one of ZONES is in full, with
-// or without the final dot.
-func (cfg *config) ownerName(arg string) (string, error) {
-	name := strings.ToLower(arg)
-	if name == "" {
-		return "", errors.New("'' is not a host name")
-	}
-	if relative := !strings.HasSuffix(name, ".") && (name == "@" || cfg.zones.match(name+".") == ""); relative {
-		if len(cfg.origins) != 1 {
-			return "", fmt.Errorf("'%s' is relative, but there are %d zones: write it in full, with a final dot", arg, len(cfg.origins))
-		}
-		name = strings.TrimPrefix(name+"."+cfg.origins[0], "@.")
-	}
-	name = dns.Fqdn(name)
-	if name == "." {
-		return name, nil
-	}
-	if len(name) > maxName {
-		return "", fmt.Errorf("'%s' is too long for a name", name)
-	}
-	labels := strings.TrimPrefix(name, "*.")
-	if labels == "" { // the wildcard of the root
-		return name, nil
-	}
-	return name, checkHostName(labels)
-}
-
-// targetName returns the fully qualified name that TARGET stands for.
-func targetName(arg string) (string, error) {
-	if _, err := netip.ParseAddr(strings.TrimSuffix(arg, ".")); err == nil {
-		return "", fmt.Errorf("'%s' is an address and no host name: give the owner an A or AAAA record instead", arg)
-	}
-	if arg == "" {
-		return "", errors.New("'' is not a host name")
-	}
-	name := dns.Fqdn(strings.ToLower(arg))
-	return name, checkHostName(name)
-}
-
-// checkHostName returns an error unless name is a host name (RFC 1123, section 2.1) that is short enough. The
-// underscore is let through: names in use have it.
-func checkHostName(name string) error {
-	if len(name) > maxName {
-		return fmt.Errorf("'%s' is too long for a name", name)
-	}
-	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
-		switch {
-		case len(label) > 63:
-			return fmt.Errorf("'%s' has a label of more than 63 characters", name)
-		case label == "", label[0] == '-', label[len(label)-1] == '-', strings.Trim(label, ldh) != "":
-			return fmt.Errorf("'%s' is not a host name", name)
-		}
-	}
-	return nil
-}
-
-// maxName is the length of the longest name, with its final dot: 255 octets on the wire (RFC 1035, section 2.3.4).
-const maxName = 254
-
-const ldh = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
-
-func parseDuration(arg string, least, most time.Duration) (time.Duration, error) {
-	d, err := durations.NewDurationFromArg(arg)
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("'%s' is not a duration", arg)
-	case d < least || d > most:
-		return 0, fmt.Errorf("'%s' is out of range, %s to %s", arg, least, most)
-	}
-	return d, nil
-}
-
-// parseTTL parses a number of seconds or a duration of whole seconds.
-func parseTTL(arg string, least time.Duration) (uint32, error) {
-	d, err := parseDuration(arg, least, maxTTL)
-	if err != nil {
-		return 0, err
-	}
-	if d%time.Second != 0 {
-		return 0, fmt.Errorf("'%s' is not a whole number of seconds", arg)
-	}
-	return uint32(d / time.Second), nil // #nosec G115 -- at most maxTTL
-}
-
-func parseCount(arg string, least, most int) (int, error) {
-	n, err := strconv.Atoi(arg)
-	switch {
-	case errors.Is(err, strconv.ErrRange), err == nil && (n < least || n > most):
-		return 0, fmt.Errorf("'%s' is out of range, %d to %d", arg, least, most)
-	case err != nil:
-		return 0, fmt.Errorf("'%s' is not a number", arg)
-	}
-	return n, nil
-}
-
-// setUpstreams parses TO....
-func (cfg *config) setUpstreams(args []string) error {
-	cfg.to, cfg.resolvers = args, nil
-	for _, arg := range args {
-		addrs, err := parse.HostPortOrFile(arg)
-		if err != nil {
-			return err
-		}
-		for _, addr := range addrs {
-			r, err := parseResolver(addr)
-			if err != nil {
-				return err
-			}
-			if !slices.Contains(cfg.resolvers, r) {
-				cfg.resolvers = append(cfg.resolvers, r)
-			}
-		}
-	}
-	switch {
-	case len(cfg.resolvers) == 0:
-		return fmt.Errorf("no name server in '%s'", strings.Join(args, " "))
-	case len(cfg.resolvers) > maxUpstreams:
-		return fmt.Errorf("'%s' are %d upstreams, at most %d are allowed", strings.Join(args, " "), len(cfg.resolvers), maxUpstreams)
-	}
-	return nil
-}
-
-// resolver is an upstream as configured.
-type resolver struct {
-	protocol, addr string
-	serverName     string // of its certificate; "": that of tls_servername
-}
-
-// parseResolver parses an address with a port, [scheme://]address[%servername]:port.
-func parseResolver(to string) (resolver, error) {
-	protocol, hostport := parse.Transport(to)
-	r := resolver{protocol: protocol, addr: hostport}
-	host, port, err := net.SplitHostPort(hostport)
-	if err != nil {
-		return r, fmt.Errorf("'%s' is not an address: %v", to, err)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return r, fmt.Errorf("'%s' has no valid port", to)
-	}
-	switch protocol {
-	case transport.DNS:
-		return r, nil // what follows % is the zone of a link-local address
-	case transport.TLS, transport.QUIC, transport.HTTPS:
-		host, r.serverName, _ = strings.Cut(host, "%")
-		r.addr = net.JoinHostPort(host, port)
-		return r, nil
-	default:
-		return r, fmt.Errorf("'%s' has a protocol that is not supported here", to)
-	}
-}
-
-// build returns the plugin that cfg describes.
-func (cfg *config) build() *Alias {
-	us := &upstreams{timeout: cfg.timeout}
-	for _, r := range cfg.resolvers {
-		tlsConfig := cfg.tlsConfig.Clone()
-		tlsConfig.ClientSessionCache = tls.NewLRUClientSessionCache(0)
-		if r.serverName != "" {
-			tlsConfig.ServerName = r.serverName
-		}
-		us.list = append(us.list, newUpstream(r.protocol, r.addr, tlsConfig, cfg.timeout))
-	}
-	return &Alias{
-		zones:     cfg.zones,
-		records:   cfg.records,
-		upstreams: us,
-		source:    source{upstreamsOf(cfg.resolvers, cfg.tlsConfig.ServerName), cfg.path},
-		share:     &share{size: cfg.size},
-		cache:     cfg.buildCache(us.resolve),
-		asks:      semaphore.NewWeighted(int64(cfg.concurrent)),
-		slots:     otter.Must(&otter.Options[question, *slot]{MaximumSize: cfg.size}),
-
-		staleTTL:   cfg.staleTTL,
-		onFailure:  cfg.onFailure,
-		targetFrom: cfg.targetFrom,
-		flatten:    cfg.flatten,
-		text:       cfg.text,
-	}
-}
-
-// buildCache returns the cache that cfg describes, which looks up through resolve.
-func (cfg *config) buildCache(resolve resolveFunc) *cache {
-	c := newCache(cfg.size, cfg.concurrent)
-	c.lifetime = cfg.lifetime
-	c.retries = cfg.retries
-	c.grace = cfg.timeout / 5
-	c.lag = min(maxLag, cfg.lifetime.stale/10)
-	c.resolve = resolve
-	return c
-}
-
-// findBackends returns the handlers that can transfer zones, and what lists the zones that may be there: origins, and
-// those that a backend has. Those of file and secondary are set up before the servers start; secondary's members of catalog
-// zones are found when somebody asks for them.
-func findBackends(handlers []plugin.Handler, origins []string) ([]transfer.Transferer, func() map[string]*file.Zone) {
-	var backends []transfer.Transferer
-	var autos []auto.Auto
-	fixed := make(map[string]*file.Zone)
-	for _, origin := range origins {
-		fixed[origin] = nil
-	}
-	for _, h := range handlers {
-		t, ok := h.(transfer.Transferer)
-		if _, self := h.(*Alias); self || !ok {
-			continue
-		}
-		backends = append(backends, t)
-		switch h := h.(type) {
-		case auto.Auto:
-			autos = append(autos, h)
-		case file.File:
-			maps.Copy(fixed, h.Z)
-		case *secondary.Secondary:
-			maps.Copy(fixed, h.Z)
-		case *dynupdate.DynUpdate:
-			fixed[h.Zone] = nil
-		}
-	}
-	return backends, func() map[string]*file.Zone {
-		all := maps.Clone(fixed)
-		for _, h := range autos {
-			h.RLock()
-			maps.Copy(all, h.Z)
-			h.RUnlock()
-		}
-		return all
-	}
-}
+// isPlain reports whether the server at addr serves plain DNS. Others have writers that need the message.
+func isPlain(addr string) bool { return strings.HasPrefix(addr, transport.DNS+"://") }
 
 // serverBlock is a place in the Corefile.
 type serverBlock struct {
@@ -656,9 +242,9 @@ type serverBlock struct {
 	keys  []string
 }
 
-// parseSecondaries returns whom the transfer plugin of this server block tells of changes. It does so one after the other,
-// and does not say who they are, hence the look into the Corefile, which it has found to be right.
-func parseSecondaries(at serverBlock) ([]secondaries, error) {
+// parseSecondaries returns the secondaries that the transfer plugin of this server block notifies. It notifies one after the
+// other, and has no method that returns them, hence the look into the Corefile, which it has found to be right.
+func parseSecondaries(at serverBlock) ([]primary.Secondaries, error) {
 	instances := caddy.Instances()
 	if len(instances) == 0 {
 		return nil, errors.New("no instance is running")
@@ -669,19 +255,19 @@ func parseSecondaries(at serverBlock) ([]secondaries, error) {
 		return nil, fmt.Errorf("server block %d of the Corefile is not to be found: %v", at.index, err)
 	}
 	d := caddyfile.NewDispenserTokens(corefile.Path(), blocks[at.index].Tokens["transfer"])
-	var all []secondaries
+	var all []primary.Secondaries
 	for d.Next() {
-		ss := secondaries{zones: make(zones)}
+		ss := primary.Secondaries{Zones: make(records.Zones)}
 		for _, zone := range plugin.OriginsFromArgsOrServerBlock(d.RemainingArgs(), at.keys) {
-			ss.zones[zone] = struct{}{}
+			ss.Zones[zone] = struct{}{}
 		}
 		for d.NextBlock() {
 			property, args := d.Val(), d.RemainingArgs()
 			for _, arg := range args {
 				if property == "source" {
-					ss.source = net.ParseIP(arg)
+					ss.Source = net.ParseIP(arg)
 				} else if addr, err := parse.HostPort(arg, transport.Port); err == nil && arg != "*" {
-					ss.to = append(ss.to, addr)
+					ss.To = append(ss.To, addr)
 				}
 			}
 		}

@@ -29,7 +29,7 @@ func TestParseDefaults(t *testing.T) {
 		cfg.onFailure != dns.RcodeSuccess || cfg.size != 100_000 || cfg.concurrent != 1000 {
 		t.Errorf("defaults: %+v", cfg)
 	}
-	if got := fmt.Sprint(cfg.resolvers); got != "[{dns 192.0.2.1:53 } {dns [2001:db8::1]:53 }]" {
+	if got := fmt.Sprint(cfg.upstreams); got != "[{dns 192.0.2.1:53 } {dns [2001:db8::1]:53 }]" {
 		t.Errorf("resolvers: %s", got)
 	}
 }
@@ -77,12 +77,12 @@ func TestParseProperties(t *testing.T) {
 	}
 	want := "[{dns 192.0.2.1:53 } {dns 192.0.2.2:5353 } {dns [2001:db8::1]:53 } {dns [2001:db8::2]:53 } {tls 192.0.2.3:853 } " +
 		"{tls 192.0.2.4:853 dns.example} {https 192.0.2.5:443 } {quic 192.0.2.6:853 } {dns [fe80::1%eth0]:53 }]"
-	if got := fmt.Sprint(cfg.resolvers); got != want {
+	if got := fmt.Sprint(cfg.upstreams); got != want {
 		t.Errorf("resolvers:\n%s, want\n%s", got, want)
 	}
 	var got []string
-	for owner, r := range cfg.records.all() {
-		got = append(got, fmt.Sprint(owner, " ", r.target, " ", r.zone, " ", r.ttl, " ", r.wildcard))
+	for owner, r := range cfg.records.All() {
+		got = append(got, fmt.Sprint(owner, " ", r.Target, " ", r.Zone, " ", r.TTL, " ", r.Wildcard))
 	}
 	slices.Sort(got)
 	if s := strings.Join(got, "\n"); s != `*.example.net. target.example. example.net. 300 true
@@ -126,7 +126,7 @@ func TestOwnerNames(t *testing.T) {
 
 // firstOwner returns the owner of the only record.
 func firstOwner(cfg *config) string {
-	for owner := range cfg.records.all() {
+	for owner := range cfg.records.All() {
 		return owner
 	}
 	return ""
@@ -264,7 +264,7 @@ func TestSetup(t *testing.T) {
 		t.Fatalf("%d plugins", len(plugins))
 	}
 	next := zoneFile(t, nil)
-	if a, ok := plugins[0](next).(*Alias); !ok || a.Next != next || a.Name() != "alias" {
+	if a, ok := plugins[0](next).(*Alias); !ok || a.backend.Next != next || a.Name() != "alias" {
 		t.Errorf("got %v", a)
 	}
 	if err := setup(caddy.NewTestController("dns", "alias {\nnonsense\n}")); err == nil || !strings.HasPrefix(err.Error(), "plugin/alias: Testfile:2 ") {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/alias/plugin/backend"
 	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/coredns/coredns/core/dnsserver"
@@ -42,7 +43,7 @@ func blockOf(t *testing.T, a *Alias, handlers ...plugin.Handler) *dnsserver.Conf
 		block.AddPlugin(func(next plugin.Handler) plugin.Handler {
 			switch h := h.(type) {
 			case *Alias:
-				h.Next = next
+				h.backend.Next = next
 			case file.File:
 				h.Next = next
 				return h
@@ -53,7 +54,9 @@ func blockOf(t *testing.T, a *Alias, handlers ...plugin.Handler) *dnsserver.Conf
 	if _, err := dnsserver.NewServer("dns://127.0.0.1:0", []*dnsserver.Config{block}); err != nil {
 		t.Fatal(err)
 	}
-	a.zoneOf = zonesBehind(block)
+	if _, behind, ok := neighbours(block); ok {
+		a.backend.ZoneOf = backend.ZonesOf(behind)
+	}
 	return block
 }
 
@@ -85,12 +88,12 @@ func TestUnchangedZone(t *testing.T) {
 					}
 				}
 				want("192.0.2.1")
-				held := a.held(question{owner, dns.TypeA})
+				held := a.backend.Answer(question(owner, dns.TypeA))
 				for range 5 {
 					c.Advance(2 * time.Second)
 					want("192.0.2.1")
 				}
-				if a.held(question{owner, dns.TypeA}) != held {
+				if a.backend.Answer(question(owner, dns.TypeA)) != held {
 					t.Errorf("%s: the zone was asked again", owner)
 				}
 				become(z, parseZone(t, "example.org.", owner+" 60 IN ALIAS two.example.")) // with the serial number that it had
@@ -131,14 +134,19 @@ func TestCloserZone(t *testing.T) {
 	closer := parseZone(t, "sub.example.org.", "www.sub.example.org. 60 IN ALIAS two.example.")
 	wide := parseZone(t, "example.org.", "www.sub.example.org. 60 IN ALIAS one.example.")
 	zones.Z["example.org."] = wide
-	a.Next = file.File{Zones: file.Zones{Z: zones.Z, Names: []string{"example.org."}}}
-	if m := query(t, a, "www.sub.example.org.", dns.TypeA); len(m.Answer) != 1 || !a.isUnchanged(a.held(question{"www.sub.example.org.", dns.TypeA}), "www.sub.example.org.") {
+	a.backend.Next = file.File{Zones: file.Zones{Z: zones.Z, Names: []string{"example.org."}}}
+	if m := query(t, a, "www.sub.example.org.", dns.TypeA); len(m.Answer) != 1 {
 		t.Fatalf("got %v", m)
+	}
+	kept := a.backend.Answer(question("www.sub.example.org.", dns.TypeA))
+	c.Advance(2 * time.Second)
+	if a.backend.Answer(question("www.sub.example.org.", dns.TypeA)) != kept {
+		t.Error("the answer is not valid any more, although the zone is unchanged")
 	}
 	zones.Lock()
 	zones.Z["sub.example.org."] = closer
 	zones.Unlock()
-	a.Next = file.File{Zones: file.Zones{Z: zones.Z, Names: []string{"example.org.", "sub.example.org."}}}
+	a.backend.Next = file.File{Zones: file.Zones{Z: zones.Z, Names: []string{"example.org.", "sub.example.org."}}}
 	c.Advance(2 * time.Second)
 	if m := query(t, a, "www.sub.example.org.", dns.TypeA); len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != "192.0.2.2" {
 		t.Errorf("got %v", m)
@@ -165,10 +173,10 @@ func TestZonesBehind(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			a, _ := newAlias(t, "example.org", "", nil)
 			blockOf(t, a, tc.handlers(a)...)
-			if got := a.zoneOf != nil && a.zoneOf("www.example.org.") == z; got != tc.want {
+			if got := a.backend.ZoneOf != nil && a.backend.ZoneOf("www.example.org.") == z; got != tc.want {
 				t.Errorf("got %v", got)
 			}
-			if a.zoneOf != nil && a.zoneOf("www.example.net.") != nil {
+			if a.backend.ZoneOf != nil && a.backend.ZoneOf("www.example.net.") != nil {
 				t.Error("a zone for another name")
 			}
 		})

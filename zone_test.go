@@ -14,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/rdata"
+	"github.com/coredns/alias/test/race"
 	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/coredns/coredns/core/dnsserver"
@@ -411,14 +413,14 @@ func TestToldOnce(t *testing.T) {
 	a, _ := newAlias(t, "example.org", "target_from x/y\nupstream 127.0.0.1", zoneFile(t, nil,
 		"*.w.example.org. 60 IN ALIAS loop.w.example.org.",
 		"two.example.org. 60 IN ALIAS a.", "two.example.org. 60 IN ALIAS b."))
-	for i := range 2 * maxTold {
+	for i := range 2 * maxWarnings {
 		query(t, a, fmt.Sprintf("r%d.w.example.org.", i), dns.TypeA)
 		ctx := metadata.ContextWithMetadata(context.Background())
 		metadata.SetValueFunc(ctx, "x/y", func() string { return fmt.Sprintf("no host %d", i) })
 		exchange(t, ctx, a, new(dns.Msg).SetQuestion("example.org.", dns.TypeA))
 	}
 	query(t, a, "two.example.org.", dns.TypeA)
-	for text, want := range map[string]int{"Alias to loop.w.example.org. A fails": 1, "more than one ALIAS": 1, "Label x/y": maxLabelsTold} {
+	for text, want := range map[string]int{"Alias to loop.w.example.org. A fails": 1, "more than one ALIAS": 1, "Label x/y": maxLabelWarnings} {
 		if n := strings.Count(log.String(), text); n != want {
 			t.Errorf("%q was logged %d times, want %d", text, n, want)
 		}
@@ -460,7 +462,7 @@ func TestStuckBackend(t *testing.T) {
 	a, _ := newAlias(t, "example.org", "record @ b.example.org\ntimeout 1ms\nmax_concurrent 8\nupstream "+up.Addr, next)
 	before := runtime.NumGoroutine()
 	for i := range 100 {
-		a.look(question{fmt.Sprintf("n%d.example.org.", i), dns.TypeA})
+		a.backend.Answer(question(fmt.Sprintf("n%d.example.org.", i), dns.TypeA))
 	}
 	if n := runtime.NumGoroutine() - before; n > 10 {
 		t.Errorf("%d goroutines wait for the backend", n)
@@ -525,7 +527,7 @@ func TestSignedZone(t *testing.T) {
 	for _, signs := range []bool{false, true} {
 		log := logged(t)
 		a, c := newAlias(t, "example.org", "upstream "+up.Addr, zoneFile(t, nil, "example.org. 60 IN ALIAS target.example.", sig))
-		a.signs = signs
+		a.backend.Signs = signs
 		for range 3 {
 			queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 60 IN A " + v4}}.check(t, a)
 			c.Advance(30 * time.Millisecond)
@@ -593,14 +595,14 @@ func TestLargeTargets(t *testing.T) {
 	}{
 		{"labels", "target_from tenant/target", 1},
 		{"labels, 500 addresses", "target_from tenant/target", 500},
-		{"labels, most addresses", "target_from tenant/target", maxAddrs},
+		{"labels, most addresses", "target_from tenant/target", lookup.MaxAddrs},
 		{"records", records.String(), 1},
 		{"records, 500 addresses", records.String(), 500},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			a, _ := newAlias(t, "example.org", fmt.Sprintf("%s\ncache_size %d\nupstream 127.0.0.1", tc.properties, size), zoneFile(t, nil))
-			a.cache.resolve = func(context.Context, question, int) (outcome, error) {
-				return outcome{addrs: make([]byte, tc.addresses*4), ttl: 300}, nil
+			a.cache.resolve = func(context.Context, lookup.Question, int) (lookup.Outcome, error) {
+				return lookup.Outcome{Addrs: make([]byte, tc.addresses*4), TTL: 300}, nil
 			}
 			ask := func(i int) {
 				ctx := metadata.ContextWithMetadata(context.Background())
@@ -616,11 +618,9 @@ func TestLargeTargets(t *testing.T) {
 			for i := range names {
 				ask(1 + i)
 			}
-			a.slots.CleanUp()
-			a.cache.memory.answers.CleanUp()
 			runtime.GC()
 			after := heapInUse()
-			if n := max(a.slots.EstimatedSize(), a.cache.memory.len()); n > size {
+			if n := max(a.backend.Len(), a.cache.entries.Len()); n > size {
 				t.Errorf("%d are kept", n)
 			}
 			grown := int64(after) - int64(before)
@@ -822,7 +822,7 @@ func TestZoneUnchanged(t *testing.T) {
 	backend, twin := zoneFile(t, nil, records...), zoneFile(t, nil, records...)
 	a, c := newAlias(t, "example.org", "txt\nflatten all\nmax_ttl 30\nupstream "+up.Addr, backend)
 	n := 1_000_000
-	if raceEnabled {
+	if race.Enabled {
 		n = 20_000
 	}
 	names := []string{"example.org.", "www.example.org.", "x.w.example.org.", "c.example.org.", "none.example.org."}

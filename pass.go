@@ -1,0 +1,133 @@
+package alias
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/coredns/alias/plugin/backend"
+	"github.com/coredns/alias/plugin/lookup"
+
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/miekg/dns"
+)
+
+// pass hands a query to the backend.
+func (a *Alias) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
+	if a.primary != nil {
+		w = a.primary.Writer(w)
+	}
+	if !q.exists {
+		return plugin.NextOrFailure(a.Name(), a.backend.Next, ctx, w, r)
+	}
+	rcode, err := plugin.NextOrFailure(a.Name(), a.backend.Next, ctx, existingWriter{w}, r)
+	if rcode == dns.RcodeNameError {
+		rcode = dns.RcodeSuccess
+	}
+	return rcode, err
+}
+
+// passAddress hands an address query to the backend, and answers it when the zone there has an alias for it.
+func (a *Alias) passAddress(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
+	if a.zones.Match(q.Name) == "" || backend.IsInside(ctx) {
+		return a.pass(ctx, w, r, q)
+	}
+	a.backend.UseServer(ctx)
+	held := &heldWriter{ResponseWriter: w, name: q.Name}
+	rcode, err := a.pass(ctx, held, r, q)
+	if held.m == nil {
+		return rcode, err
+	}
+	if a.backend.MayHaveAlias(held.m) {
+		has := a.backend.Received(q.Question, held.m)
+		switch {
+		case has.Alias != nil:
+			ans := a.resolve(q.Question, has.Alias)
+			return a.write(ctx, w, r, &ans)
+		case has.TimedOut && a.onFailure != dns.RcodeSuccess: // there may be an alias
+			return a.onFailure, nil
+		case has.TimedOut: // and no resolver is to cache for long that there is nothing
+			w.WriteMsg(withShortTTL(held.m))
+			return rcode, err
+		}
+	}
+	w.WriteMsg(a.completed(ctx, held.m, q))
+	return rcode, err
+}
+
+// completed returns m, the backend's response to q. When its CNAME records lead to a name inside ZONES that has an alias,
+// the addresses are those of the alias.
+func (a *Alias) completed(ctx context.Context, m *dns.Msg, q *incoming) *dns.Msg {
+	c := lookup.NewChain(q.Name)
+	for cname := lookup.CNAMEOf(m.Answer, c.End()); cname != nil; cname = lookup.CNAMEOf(m.Answer, c.End()) {
+		if c.Extend(lookup.Canonical(cname.Target)) != nil {
+			return m
+		}
+	}
+	if c.Links() == 0 || !a.zones.Inside(c.End()) {
+		return m
+	}
+	end := incoming{Question: lookup.Question{Name: c.End(), Type: q.Type}}
+	end.record, end.exists = a.records.Find(end.Name)
+	al := a.find(&end, true)
+	if al == nil {
+		return m
+	}
+	ans := a.resolve(end.Question, al)
+	a.count(ctx, &ans)
+	n := *m
+	n.Rcode, n.Ns = ans.Rcode, ans.NS
+	n.Answer = slices.DeleteFunc(slices.Clone(m.Answer), func(rr dns.RR) bool { return strings.EqualFold(rr.Header().Name, end.Name) })
+	n.Answer = append(n.Answer, lookup.AddressRecords(end.Question, ans.TTL, ans.Addrs)...)
+	return &n
+}
+
+// withShortTTL returns a copy of the negative response m that resolvers cache for maxEmptyTTL at most.
+func withShortTTL(m *dns.Msg) *dns.Msg {
+	n := *m
+	n.Ns = nil
+	for _, rr := range m.Ns {
+		rr = dns.Copy(rr)
+		rr.Header().Ttl = min(rr.Header().Ttl, maxEmptyTTL)
+		n.Ns = append(n.Ns, rr)
+	}
+	return &n
+}
+
+// existingWriter does not let the backend deny a name that exists because of a record: NXDOMAIN becomes NODATA, or
+// resolvers would take it that nothing exists at and below the name (RFC 8020).
+type existingWriter struct{ dns.ResponseWriter }
+
+// WriteMsg implements dns.ResponseWriter.
+func (w existingWriter) WriteMsg(m *dns.Msg) error {
+	// Behind a CNAME the code is about the target's name.
+	if m == nil || m.Rcode != dns.RcodeNameError || len(m.Answer) > 0 {
+		return w.ResponseWriter.WriteMsg(m)
+	}
+	n := *m
+	n.Rcode = dns.RcodeSuccess
+	// The proofs that the name does not exist have to go too.
+	n.Ns = slices.DeleteFunc(slices.Clone(m.Ns), func(rr dns.RR) bool {
+		sig, signature := rr.(*dns.RRSIG)
+		return rr.Header().Rrtype != dns.TypeSOA && !(signature && sig.TypeCovered == dns.TypeSOA)
+	})
+	return w.ResponseWriter.WriteMsg(&n)
+}
+
+// heldWriter holds a response to an address query back when an alias may take its place.
+type heldWriter struct {
+	dns.ResponseWriter
+	name string
+	m    *dns.Msg // the response that was held back, or nil
+}
+
+// WriteMsg implements dns.ResponseWriter.
+func (w *heldWriter) WriteMsg(m *dns.Msg) error {
+	if m != nil && (lookup.IsNodata(m) || lookup.CNAMEOf(m.Answer, w.name) != nil) {
+		w.m = m
+		return nil
+	}
+	w.m = nil
+	return w.ResponseWriter.WriteMsg(m)
+}

@@ -1,0 +1,302 @@
+package alias
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/coredns/alias/plugin/answers"
+	"github.com/coredns/alias/plugin/backend"
+	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/plugin/primary"
+	"github.com/coredns/alias/plugin/records"
+	"github.com/coredns/alias/plugin/upstream"
+
+	"github.com/coredns/coredns/plugin/metadata"
+	"github.com/coredns/coredns/plugin/pkg/durations"
+
+	"github.com/miekg/dns"
+	"golang.org/x/time/rate"
+)
+
+// The bounds of what can be configured.
+const (
+	minTimeout    = time.Millisecond
+	maxTimeout    = 10 * time.Second
+	maxRetries    = 10
+	maxCacheSize  = 100_000_000
+	maxConcurrent = 1_000_000
+)
+
+// config is what the Corefile says.
+type config struct {
+	origins []string
+	zones   records.Zones
+	records *records.Records
+
+	to         []string           // as written
+	upstreams  []upstream.Address // what to stands for
+	tlsConfig  *tls.Config
+	timeout    time.Duration
+	retries    int
+	lifetime   lifetime
+	size       int
+	concurrent int
+	flatten    backend.Flatten
+	omit       bool
+	path       string // of the file of persist, or ""
+	options
+
+	file string           // the Corefile
+	seen map[string]place // where each property was given
+	now  func() time.Time // the clock
+}
+
+// place is a line of the Corefile.
+type place struct {
+	line int
+	args []string
+}
+
+func newConfig() *config {
+	return &config{
+		zones:      make(records.Zones),
+		tlsConfig:  new(tls.Config),
+		timeout:    500 * time.Millisecond,
+		retries:    2,
+		lifetime:   lifetime{min: 5, max: 3600, stale: 72 * time.Hour},
+		options:    options{staleTTL: 30, onFailure: dns.RcodeSuccess},
+		size:       100_000,
+		concurrent: 1000,
+		seen:       make(map[string]place),
+		now:        time.Now,
+	}
+}
+
+// unbounded is the max of a property that takes any number of arguments.
+const unbounded = -1
+
+// properties are the properties of the block.
+var properties = map[string]struct {
+	usage    string
+	min, max int
+	set      func(cfg *config, args []string) error
+}{
+	"record":   {"NAME TARGET [TTL]", 2, 3, (*config).setRecord},
+	"upstream": {"TO...", 1, unbounded, (*config).setUpstreams},
+	"tls_servername": {"NAME", 1, 1, func(cfg *config, args []string) error {
+		cfg.tlsConfig.ServerName = args[0]
+		return records.CheckHostName(args[0])
+	}},
+	"timeout": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.timeout, err = parseDuration(args[0], minTimeout, maxTimeout)
+		return err
+	}},
+	"retries": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.retries, err = parseCount(args[0], 0, maxRetries)
+		return err
+	}},
+	"min_ttl": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.lifetime.min, err = parseTTL(args[0], time.Second)
+		return err
+	}},
+	"max_ttl": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.lifetime.max, err = parseTTL(args[0], time.Second)
+		return err
+	}},
+	"stale": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.lifetime.stale, err = parseDuration(args[0], 0, answers.MaxStale)
+		return err
+	}},
+	"stale_ttl": {"DURATION", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.staleTTL, err = parseTTL(args[0], time.Second)
+		return err
+	}},
+	"on_failure": {"empty|servfail", 1, 1, func(cfg *config, args []string) error {
+		codes := map[string]int{"empty": dns.RcodeSuccess, "servfail": dns.RcodeServerFailure}
+		code, ok := codes[args[0]]
+		if !ok {
+			return fmt.Errorf("'%s' is neither empty nor servfail", args[0])
+		}
+		cfg.onFailure = code
+		return nil
+	}},
+	"cache_size": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.size, err = parseCount(args[0], 1, maxCacheSize)
+		return err
+	}},
+	"target_from": {"LABEL", 1, 1, func(cfg *config, args []string) error {
+		if !metadata.IsLabel(args[0]) {
+			return fmt.Errorf("'%s' is not a metadata label, plugin/name", args[0])
+		}
+		cfg.targetFrom = args[0]
+		return nil
+	}},
+	"flatten": {"apex|all", 1, 1, func(cfg *config, args []string) error {
+		which, ok := map[string]backend.Flatten{"apex": backend.FlattenApex, "all": backend.FlattenAll}[args[0]]
+		if !ok {
+			return fmt.Errorf("'%s' is neither apex nor all", args[0])
+		}
+		cfg.flatten = which
+		return nil
+	}},
+	"transfer_on_failure": {"abort|omit", 1, 1, func(cfg *config, args []string) error {
+		omit, ok := map[string]bool{"abort": false, "omit": true}[args[0]]
+		if !ok {
+			return fmt.Errorf("'%s' is neither abort nor omit", args[0])
+		}
+		cfg.omit = omit
+		return nil
+	}},
+	"persist": {"PATH", 1, 1, func(cfg *config, args []string) error {
+		if args[0] == "" {
+			return errors.New("'' is not a path")
+		}
+		cfg.path = args[0]
+		return nil
+	}},
+	"txt": {"", 0, 0, func(cfg *config, _ []string) error {
+		cfg.text = true
+		return nil
+	}},
+	"max_concurrent": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.concurrent, err = parseCount(args[0], 1, maxConcurrent)
+		return err
+	}},
+}
+
+// finish checks what can only be seen at the end of the block, and sets the defaults that may fail. The error has the
+// line where it is not the last of the block.
+func (cfg *config) finish() error {
+	cfg.records.Seal()
+	if cfg.lifetime.min > cfg.lifetime.max {
+		least, most := cfg.seen["min_ttl"], cfg.seen["max_ttl"]
+		return fmt.Errorf("%s:%d - Error during parsing: min_ttl: '%s' is more than max_ttl '%s'", cfg.file, max(least.line, most.line),
+			least.orDefault("5s"), most.orDefault("1h"))
+	}
+	return nil
+}
+
+// orDefault returns the argument at p, or byDefault when the property is not given.
+func (p place) orDefault(byDefault string) string {
+	if len(p.args) == 0 {
+		return byDefault
+	}
+	return p.args[0]
+}
+
+// setRecord parses NAME TARGET [TTL].
+func (cfg *config) setRecord(args []string) error {
+	owner, err := cfg.zones.ParseOwner(args[0], cfg.origins)
+	if err != nil {
+		return err
+	}
+	target, err := records.ParseTarget(args[1])
+	if err != nil {
+		return err
+	}
+	if target == owner {
+		return fmt.Errorf("'%s' is an alias of itself", args[0])
+	}
+	ttl := uint32(lookup.NoLimit)
+	if len(args) > 2 {
+		if ttl, err = parseTTL(args[2], 0); err != nil {
+			return err
+		}
+	}
+	if !cfg.records.Add(owner, target, ttl) {
+		return fmt.Errorf("'%s' has a record already", args[0])
+	}
+	return nil
+}
+
+// setUpstreams parses TO....
+func (cfg *config) setUpstreams(args []string) (err error) {
+	cfg.to = args
+	cfg.upstreams, err = upstream.ParseAddresses(args)
+	return err
+}
+
+func parseDuration(arg string, least, most time.Duration) (time.Duration, error) {
+	d, err := durations.NewDurationFromArg(arg)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("'%s' is not a duration", arg)
+	case d < least || d > most:
+		return 0, fmt.Errorf("'%s' is out of range, %s to %s", arg, least, most)
+	}
+	return d, nil
+}
+
+// parseTTL parses a number of seconds or a duration of whole seconds.
+func parseTTL(arg string, least time.Duration) (uint32, error) {
+	d, err := parseDuration(arg, least, answers.MaxTTL)
+	if err != nil {
+		return 0, err
+	}
+	if d%time.Second != 0 {
+		return 0, fmt.Errorf("'%s' is not a whole number of seconds", arg)
+	}
+	return uint32(d / time.Second), nil // #nosec G115 -- at most maxTTL
+}
+
+func parseCount(arg string, least, most int) (int, error) {
+	n, err := strconv.Atoi(arg)
+	switch {
+	case errors.Is(err, strconv.ErrRange), err == nil && (n < least || n > most):
+		return 0, fmt.Errorf("'%s' is out of range, %d to %d", arg, least, most)
+	case err != nil:
+		return 0, fmt.Errorf("'%s' is not a number", arg)
+	}
+	return n, nil
+}
+
+// build returns the plugin that cfg describes.
+func (cfg *config) build() *Alias {
+	us := upstream.New(upstream.Config{
+		Addresses: cfg.upstreams, TLS: cfg.tlsConfig, Timeout: cfg.timeout, Reporter: newReporter,
+	})
+	source := answers.Source{Upstreams: upstream.Identity(cfg.upstreams, cfg.tlsConfig.ServerName), Path: cfg.path}
+	a := &Alias{
+		zones:     cfg.zones,
+		records:   cfg.records,
+		upstreams: us,
+		cache:     cfg.buildCache(us.Resolve),
+		share:     entries.NewShare(source, cfg.size, cfg.zones),
+		options:   cfg.options,
+		warnings:  onceLog{max: maxWarnings},
+		labels:    onceLog{max: maxLabelWarnings},
+	}
+	a.backend = backend.New(backend.Config{
+		Zones: cfg.zones, Flatten: cfg.flatten, Timeout: cfg.timeout, Concurrent: cfg.concurrent, Size: cfg.size,
+		Now: cfg.now, Warn: a.warnings.warnOnce,
+	})
+	return a
+}
+
+// buildCache returns the cache that cfg describes, which looks up through resolve. It has no entries yet.
+func (cfg *config) buildCache(resolve resolveFunc) *cache {
+	c := &cache{
+		lifetime: cfg.lifetime,
+		retries:  cfg.retries,
+		timeout:  cfg.timeout,
+		lag:      min(answers.MaxLag, cfg.lifetime.stale/10),
+		now:      cfg.now,
+		log:      limitedLog{messages: rate.NewLimiter(messagesPerSecond, maxMessages)},
+	}
+	c.lookups.init(resolve, cfg.concurrent)
+	return c
+}
+
+// primaryConfig returns pc with what a and cfg have to add.
+func (cfg *config) primaryConfig(a *Alias, pc primary.Config) primary.Config {
+	pc.Zones, pc.Records, pc.Omit, pc.FlattenApex = cfg.zones, cfg.records, cfg.omit, cfg.flatten != backend.FlattenNone
+	pc.SOA, pc.Lookup = a.zoneSOA, a.lookupForTransfer
+	pc.Concurrent, pc.Timeout, pc.Now = a.cache.maxBackground, cfg.timeout, cfg.now
+	pc.Warn, pc.Limited = a.warnings.warnOnce, a.cache.log.limited
+	pc.Transferred = func(zone, outcome string) { transfersCount.WithLabelValues(zone, outcome).Inc() }
+	pc.Notified = func(zone, outcome string) { notifiesCount.WithLabelValues(zone, outcome).Inc() }
+	return pc
+}

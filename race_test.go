@@ -1,5 +1,0 @@
-//go:build race
-
-package alias
-
-func init() { raceEnabled = true }

@@ -1,0 +1,206 @@
+package alias
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coredns/alias/plugin/answers"
+	"github.com/coredns/alias/plugin/lookup"
+
+	"github.com/miekg/dns"
+)
+
+// testCache returns a cache with those entries and that clock, whose lookups fail.
+func testCache(t *testing.T, es *answers.Entries, now func() time.Time) *cache {
+	t.Helper()
+	cfg := newConfig()
+	cfg.now = now
+	c := cfg.buildCache(func(context.Context, lookup.Question, int) (lookup.Outcome, error) { return lookup.Outcome{}, errDown })
+	c.entries = es
+	t.Cleanup(c.stop)
+	return c
+}
+
+// A lookup that began before that of another server block finished does not undo it.
+func TestSharedEntries(t *testing.T) {
+	es := answers.New(10, time.Now)
+	one, two := testCache(t, es, time.Now), testCache(t, es, time.Now)
+	old := one.settle(target, "", answers.None, lookup.Outcome{Addrs: addrs1, TTL: 60}, nil)
+	newer := two.settle(target, "", old, lookup.Outcome{Addrs: addrs2, TTL: 60}, nil)
+	if e := one.settle(target, "", old, lookup.Outcome{}, errDown); e != newer || es.Load(target) != newer {
+		t.Errorf("the entry is %+v", es.Load(target))
+	}
+	if e := one.settle(target, "", newer, lookup.Outcome{}, errDown); !e.Failing() || !slices.Equal(e.Addrs, addrs2) {
+		t.Errorf("%+v after a failure", e)
+	}
+}
+
+// Server blocks that share entries count an outage once.
+func TestBackoffShared(t *testing.T) {
+	now := time.Now()
+	clock := func() time.Time { return now }
+	es := answers.New(10, clock)
+	var e *answers.Entry
+	for range 5 { // their lookups are in flight at the same time
+		e = testCache(t, es, clock).settle(target, "", answers.None, lookup.Outcome{}, errDown)
+	}
+	if left := e.Retry.Sub(now); left != minBackoff {
+		t.Errorf("the target is not looked up for %s after the first failure", left)
+	}
+}
+
+// record returns the record of an answer in the file, stored at the given time.
+func record(o lookup.Outcome, stored time.Time) (key, value string) {
+	es := answers.New(1, func() time.Time { return stored })
+	es.Update(target, 0, func(*answers.Entry) *answers.Entry { return answers.NewEntry(o, stored) })
+	for key, value = range es.All() {
+	}
+	return key, value
+}
+
+// An answer out of the file is as old as it was, by whatever clock it came, and looked up if nobody can know.
+func TestRestoredAge(t *testing.T) {
+	wall := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	const maxAge = answers.MaxStale + answers.MaxTTL
+	tests := []struct {
+		name   string
+		stored time.Duration // before now
+		left   time.Duration
+		status status
+	}{
+		{"just now", 0, 300 * time.Second, hit},
+		{"a while ago", 100 * time.Second, 200 * time.Second, hit},
+		{"a day ago", 24 * time.Hour, 300*time.Second - 24*time.Hour, stale},
+		{"in the future", -24 * time.Hour, 0, stale},
+		{"long ago", 200 * 365 * 24 * time.Hour, 300*time.Second - maxAge, failed},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			clock := func() time.Time { return wall }
+			c := testCache(t, answers.New(10, clock), clock)
+			key, value := record(lookup.Outcome{Addrs: addrs1, TTL: 300}, wall.Add(-test.stored))
+			if again := c.entries.Restore(key, value); again != value {
+				t.Errorf("the record is replaced with %q", again)
+			}
+			if left := c.left(c.entries.Load(target), lookup.NoLimit, wall); left != test.left {
+				t.Errorf("%s left, want %s", left, test.left)
+			}
+			if _, _, s := c.get(target, lookup.NoLimit, "", nil); s != test.status {
+				t.Errorf("status %s, want %s", s, test.status)
+			}
+		})
+	}
+}
+
+// An answer that comes out of the file during a lookup that fails is no new one.
+func TestRestoredDuringLookup(t *testing.T) {
+	for _, test := range []struct {
+		stale time.Duration
+		want  status
+	}{{0, failed}, {72 * time.Hour, stale}} {
+		now := time.Now()
+		clock := func() time.Time { return now }
+		c := testCache(t, answers.New(10, clock), clock)
+		c.lifetime.stale = test.stale
+		c.resolve = func(context.Context, lookup.Question, int) (lookup.Outcome, error) {
+			c.entries.Restore(record(lookup.Outcome{Addrs: addrs1, TTL: 300}, now.Add(-24*time.Hour)))
+			return lookup.Outcome{}, errDown
+		}
+		if _, _, s := c.get(target, lookup.NoLimit, "", nil); s != test.want || !c.entries.Load(target).Failing() {
+			t.Errorf("stale %s: status %s, failing %v", test.stale, s, c.entries.Load(target).Failing())
+		}
+	}
+}
+
+// Lookups that find the same addresses are written once in a tenth of the stale window, others at once.
+func TestWrites(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	a := instance(t, 1, "example.org", "upstream 127.0.0.1:1\ncache_size 100\nstale 5m\npersist "+path)
+	for i := range 1000 {
+		q := question(fmt.Sprintf("t%d.example.", i), dns.TypeA)
+		a.cache.settle(q, "", answers.None, lookup.Outcome{Addrs: addrs1, TTL: 5}, nil)
+	}
+	if a.cache.lag != 30*time.Second {
+		t.Errorf("the copy may lag by %s", a.cache.lag)
+	}
+	a.cache.entries.Len() // evicts what is due
+	a.stop()
+	b := instance(t, 2, "example.org", "upstream 127.0.0.1:1\npersist "+path)
+	if n := b.cache.entries.Len(); n < 50 || n > 100 {
+		t.Errorf("%d answers are in the file, for 100 places", n)
+	}
+}
+
+// A restart brings everything back, in whatever order the server blocks that share it, with different sizes, start and stop.
+func TestRestartShared(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	for round, sizes := range [][]int{{10, 1000}, {1000, 10}, {10, 1000}, {10, 1000}} {
+		var as []*Alias
+		for i, size := range sizes {
+			cfg, err := parseBlock([]string{"example.org", "example.net"}[i], fmt.Sprintf("upstream 127.0.0.1:1\npersist %s\ncache_size %d", path, size))
+			if err != nil {
+				t.Fatal(err)
+			}
+			as = append(as, cfg.build())
+		}
+		for _, a := range as {
+			a.start()
+		}
+		es := as[0].cache.entries
+		for i := range 900 {
+			if round == 0 {
+				as[0].cache.settle(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), "", answers.None, lookup.Outcome{Addrs: addrs1, TTL: 300}, nil)
+			}
+		}
+		if n, size := es.Len(), es.Size(); n != 900 || size != 1010 {
+			t.Errorf("round %d: %d answers of 900, there is room for %d", round, n, size)
+		}
+		for _, a := range as {
+			a.end(true)
+		}
+	}
+}
+
+// An alias uses its cached pointer no longer than the cache has the entry.
+func TestCachedPointers(t *testing.T) {
+	const size, names, searches = 20, 400, 16
+	var records strings.Builder
+	for i := range names {
+		fmt.Fprintf(&records, "record r%d t%d.example\n", i, i)
+	}
+	a, c := newAlias(t, "example.org", records.String()+fmt.Sprintf("cache_size %d\nupstream 127.0.0.1", size), nil)
+	changed := byte(0)
+	a.cache.resolve = func(_ context.Context, q lookup.Question, _ int) (lookup.Outcome, error) {
+		return lookup.Outcome{Addrs: []byte{192, 0, 2, changed}, TTL: 60}, nil
+	}
+	for range 3 {
+		for i := range names {
+			for range 2 * searches {
+				m := query(t, a, fmt.Sprintf("r%d.example.org.", i), dns.TypeA)
+				if len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.To4()[3] != changed {
+					t.Fatalf("r%d: got %v, want 192.0.2.%d", i, m.Answer, changed)
+				}
+			}
+		}
+		a.cache.entries.Len() // evicts what is due
+		held := 0
+		for al := range a.records.Aliases() {
+			if al.Cached(dns.TypeA).Entry() != nil {
+				held++
+			}
+		}
+		if held == 0 || held > size {
+			t.Errorf("%d answers are held, want 1 to %d", held, size)
+		}
+		changed++
+		c.Advance(2 * time.Minute)
+		for _, q := range []string{"r0", "r399"} { // one that was evicted long ago, and one that has expired
+			query(t, a, q+".example.org.", dns.TypeA)
+		}
+	}
+}
