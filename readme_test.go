@@ -74,7 +74,8 @@ func TestReadmeMetrics(t *testing.T) {
 }
 
 func TestReadmeSections(t *testing.T) {
-	want := []string{"Name", "Description", "Syntax", "Metrics", "Ready", "Metadata", "Examples", "Limits", "Checking a zone", "Building it into CoreDNS", "Container", "Compatibility", "Bugs", "See Also"}
+	want := []string{"Name", "Description", "Syntax", "Aliases", "Caching", "Zone Transfers", "Metrics", "Ready", "Metadata", "Log",
+		"Examples", "Limits", "Checking a zone", "Compatibility", "Bugs", "See Also"}
 	var got []string
 	for _, m := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllStringSubmatch(readme(t), -1) {
 		got = append(got, m[1])

@@ -26,6 +26,7 @@ var guides = []struct {
 	{page: "from-serve-stale.md", programs: []string{"dig"}},
 	{page: "dnscontrol-octodns.md", programs: []string{"dig", "nsupdate", "tsig-keygen"}},
 	{page: "troubleshooting.md", programs: []string{"dig", "curl"}, setup: inTrouble},
+	{page: "transfers.md", programs: []string{"dig"}},
 }
 
 // leftOut are the commands of the pages that the test does not run, by how they begin, and why.
