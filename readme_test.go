@@ -85,6 +85,21 @@ func TestReadmeSections(t *testing.T) {
 	}
 }
 
+// The first screen is no longer than that, and the syntax begins on the second one of the man page.
+func TestReadmeScreens(t *testing.T) {
+	const first, second = 52, 100 // lines
+	text := readme(t)
+	line := func(heading string) int {
+		return 1 + strings.Count(text[:strings.Index(text, "\n## "+heading+"\n")+1], "\n")
+	}
+	if n := line("Name"); n > first {
+		t.Errorf("the first screen has %d lines", n-1)
+	}
+	if n := line("Syntax"); n > second {
+		t.Errorf("the syntax begins in line %d", n)
+	}
+}
+
 // What CI runs is what the README says.
 func TestReadmeTestCommand(t *testing.T) {
 	ci, err := os.ReadFile(".ci/run")
