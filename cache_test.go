@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -266,141 +265,6 @@ func TestRecordTTL(t *testing.T) {
 	want(map[string]uint32{"low": 2, "mid": 57, "high": 97, "none": 97})
 }
 
-// A lookup that somebody waits for with something stale at hand is one attempt, and any other as many as there may be.
-func TestAttempts(t *testing.T) {
-	inBubble(t, "retries 3\nstale 1m", func(t *testing.T, a *Alias, r *fakeResolver) {
-		ask(t, a)                     // cold
-		time.Sleep(275 * time.Second) // refresh
-		ask(t, a)
-		synctest.Wait()
-		r.say(lookup.Outcome{}, errDown)
-		time.Sleep(301 * time.Second) // stale
-		ask(t, a)
-		time.Sleep(time.Hour) // too old
-		ask(t, a)
-		if diff := cmp.Diff([]int{4, 4, 1, 4}, r.tries); diff != "" {
-			t.Errorf("attempts (-want +got):\n%s", diff)
-		}
-	})
-}
-
-// Without stale answers the refresh is all that stands between a lost packet and an empty answer.
-func TestAttemptsWithoutStale(t *testing.T) {
-	inBubble(t, "retries 3\nstale 0", func(t *testing.T, a *Alias, r *fakeResolver) {
-		ask(t, a)
-		time.Sleep(275 * time.Second)
-		ask(t, a)
-		synctest.Wait()
-		if diff := cmp.Diff([]int{4, 4}, r.tries); diff != "" {
-			t.Errorf("attempts (-want +got):\n%s", diff)
-		}
-	})
-}
-
-// However many want it, there is one lookup of a question.
-func TestOneLookup(t *testing.T) {
-	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		r.delay = 400 * time.Millisecond
-		var wg sync.WaitGroup
-		var got [statuses]atomic.Int32
-		for range 10_000 {
-			wg.Go(func() {
-				_, _, status := a.cache.get(target, lookup.NoLimit, "example.org.", nil)
-				got[status].Add(1)
-			})
-		}
-		wg.Wait()
-		if n := r.lookups(); n != 1 {
-			t.Errorf("%d lookups", n)
-		}
-		if n := got[miss].Load(); n != 10_000 {
-			t.Errorf("%d of 10000 got the answer", n)
-		}
-	})
-}
-
-// A query that comes just when a lookup ends does not start another one on what it saw before.
-func TestLateToTheLookup(t *testing.T) {
-	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		a.cache.get(target, lookup.NoLimit, "example.org.", nil)
-		e, _, status := a.cache.lookUp(target, lookup.NoLimit, "example.org.", answers.None)
-		if status != miss || len(e.Addrs) == 0 || r.lookups() != 1 {
-			t.Errorf("status %s, %d lookups", status, r.lookups())
-		}
-		for range 100 {
-			if !finished(e).doneWithin(a.cache.timeout / 5) {
-				t.Fatal("a lookup that is over was not waited for")
-			}
-		}
-	})
-}
-
-// What was evicted while a query looked at it is looked up.
-func TestEvictedMeanwhile(t *testing.T) {
-	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		e, _, _ := a.cache.get(target, lookup.NoLimit, "example.org.", nil)
-		a.cache.entries = answers.New(10, time.Now) // which has not the entry
-		if e, _, status := a.cache.lookUp(target, lookup.NoLimit, "example.org.", e); status != miss || len(e.Addrs) == 0 || r.lookups() != 2 {
-			t.Errorf("status %s, %d lookups", status, r.lookups())
-		}
-	})
-}
-
-// While the first query for a stale answer waits for its attempt, the others wait for a moment only.
-func TestFollowersOfAStaleAnswer(t *testing.T) {
-	inBubble(t, "timeout 500ms", func(t *testing.T, a *Alias, r *fakeResolver) {
-		ask(t, a)
-		time.Sleep(time.Hour)
-		r.delay = 500 * time.Millisecond
-		r.say(lookup.Outcome{}, errDown)
-
-		var wg sync.WaitGroup
-		took := make([]time.Duration, 25)
-		for i := range took {
-			wg.Go(func() {
-				began := time.Now()
-				if status, _, _ := ask(t, a); status != "stale" {
-					t.Errorf("query %d: %s", i, status)
-				}
-				took[i] = time.Since(began)
-			})
-			time.Sleep(20 * time.Millisecond)
-		}
-		wg.Wait()
-		for i, d := range took {
-			want := max(100*time.Millisecond-time.Duration(i)*20*time.Millisecond, 0)
-			if i == 0 {
-				want = 500 * time.Millisecond
-			}
-			if d != want {
-				t.Errorf("query %d took %s, want %s", i, d, want)
-			}
-		}
-		if n := r.lookups(); n != 2 {
-			t.Errorf("%d lookups", n)
-		}
-	})
-}
-
-// A resolver that is quick enough gives all of them the fresh answer.
-func TestFollowersOfAFreshAnswer(t *testing.T) {
-	inBubble(t, "timeout 500ms", func(t *testing.T, a *Alias, r *fakeResolver) {
-		ask(t, a)
-		time.Sleep(time.Hour)
-		r.delay = 80 * time.Millisecond
-		r.say(lookup.Outcome{Addrs: addrs2, TTL: 300}, nil)
-		var wg sync.WaitGroup
-		for range 10 {
-			wg.Go(func() {
-				if status, _, addr := ask(t, a); status != "miss" || addr != "192.0.2.2" {
-					t.Errorf("%s %s", status, addr)
-				}
-			})
-		}
-		wg.Wait()
-	})
-}
-
 // A popular name never waits, however slow its upstream is inside the timeout.
 func TestPopularNameNeverWaits(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
@@ -417,64 +281,6 @@ func TestPopularNameNeverWaits(t *testing.T) {
 	})
 }
 
-// Past max_concurrent a lookup fails at once, and that is not the target's fault.
-func TestMaxConcurrent(t *testing.T) {
-	inBubble(t, "max_concurrent 4", func(t *testing.T, a *Alias, r *fakeResolver) {
-		r.delay = 100 * time.Millisecond
-		var wg sync.WaitGroup
-		var got [statuses]atomic.Int32
-		for i := range 10 {
-			wg.Go(func() {
-				e, _, status := a.cache.get(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), lookup.NoLimit, "", nil)
-				got[status].Add(1)
-				if status == failed && e.Cause.Outcome != "overload" {
-					t.Errorf("failed with %v", e.Cause)
-				}
-			})
-		}
-		wg.Wait()
-		if got[miss].Load() != 4 || got[failed].Load() != 6 {
-			t.Errorf("%d answers, %d failures", got[miss].Load(), got[failed].Load())
-		}
-		r.delay = 0
-		for i := range 10 {
-			if _, _, status := a.cache.get(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), lookup.NoLimit, "", nil); status == failed {
-				t.Errorf("t%d still fails", i)
-			}
-		}
-	})
-}
-
-// Background lookups leave three quarters of max_concurrent to the clients.
-func TestBackgroundLeavesRoom(t *testing.T) {
-	inBubble(t, "max_concurrent 8", func(t *testing.T, a *Alias, r *fakeResolver) {
-		name := func(i int) lookup.Question { return question(fmt.Sprintf("t%d.example.", i), dns.TypeA) }
-		for i := range 8 {
-			a.cache.get(name(i), lookup.NoLimit, "", nil)
-		}
-		time.Sleep(290 * time.Second)
-		r.delay = time.Second
-		skipped := counted(t, refreshesCount.WithLabelValues("skipped"), func() {
-			for i := range 8 {
-				a.cache.get(name(i), lookup.NoLimit, "", nil)
-			}
-		})
-		synctest.Wait()
-		if n := r.lookups() - 8; n != 2 || skipped != 6 {
-			t.Errorf("%d refreshes under way, %v skipped", n, skipped)
-		}
-		var wg sync.WaitGroup
-		for i := range 6 {
-			wg.Go(func() {
-				if _, _, status := a.cache.get(name(100+i), lookup.NoLimit, "", nil); status != miss {
-					t.Errorf("client %d: %s", i, status)
-				}
-			})
-		}
-		wg.Wait()
-	})
-}
-
 // No more than cache_size answers are remembered, whatever is asked for.
 func TestCacheSize(t *testing.T) {
 	inBubble(t, "cache_size 100", func(t *testing.T, a *Alias, r *fakeResolver) {
@@ -484,22 +290,6 @@ func TestCacheSize(t *testing.T) {
 		synctest.Wait()
 		if n := a.cache.entries.Len(); n > 100 {
 			t.Errorf("%d answers are remembered", n)
-		}
-	})
-}
-
-// A panic in a lookup is a failure and strands nobody.
-func TestPanicInLookup(t *testing.T) {
-	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		a.cache.resolve = func(context.Context, lookup.Question, int) (lookup.Outcome, error) { panic("lookup") }
-		e, _, status := a.cache.get(target, lookup.NoLimit, "", nil)
-		if status != failed || e.Cause.Outcome != "error" {
-			t.Errorf("%s: %v", status, e.Cause)
-		}
-		a.cache.resolve = r.resolve
-		time.Sleep(minBackoff)
-		if _, _, status := a.cache.get(target, lookup.NoLimit, "", nil); status != miss {
-			t.Errorf("after the panic: %s", status)
 		}
 	})
 }
@@ -684,34 +474,6 @@ func TestFlappingTarget(t *testing.T) {
 		}
 		if n, most := r.lookups(), seconds/4+1; n > most { // when one second of five is left
 			t.Errorf("%d lookups in %d seconds, want at most %d", n, seconds, most)
-		}
-	})
-}
-
-// While lookups of targets that hang take all of max_concurrent, what is remembered is served as ever: fresh, and then stale.
-func TestStarvedLookups(t *testing.T) {
-	logged(t)
-	inBubble(t, "max_concurrent 4", func(t *testing.T, a *Alias, r *fakeResolver) {
-		ask(t, a)
-		r.delay = 500 * time.Millisecond
-		r.say(lookup.Outcome{}, lookup.NetworkFailure("timeout", nil))
-		var clients sync.WaitGroup
-		defer clients.Wait()
-		end := time.Now().Add(10 * time.Minute)
-		for i := range 8 { // twice as many as there is room for
-			clients.Go(func() {
-				for n := 0; time.Now().Before(end); n++ {
-					a.cache.get(question(fmt.Sprintf("t%d-%d.example.", i, n), dns.TypeA), lookup.NoLimit, "example.org.", nil)
-					time.Sleep(20 * time.Millisecond)
-				}
-			})
-		}
-		for began := time.Now(); time.Now().Before(end); time.Sleep(time.Second) {
-			before := time.Now()
-			status, _, addr := ask(t, a)
-			if want := time.Since(began) < 300*time.Second; addr == "" || want != (status == "hit") || time.Since(before) > 500*time.Millisecond {
-				t.Fatalf("after %s: %s %s, in %s", time.Since(began), status, addr, time.Since(before))
-			}
 		}
 	})
 }

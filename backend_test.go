@@ -1,0 +1,232 @@
+package alias
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coredns/alias/plugin/rdata"
+	fake "github.com/coredns/alias/test/upstream"
+
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+)
+
+// However many ask at the moment when what the backend said is too old, it is asked about the addresses once, and once
+// about the alias.
+func TestBackendAskedOnce(t *testing.T) {
+	up := fake.New(t, good)
+	backend := &zoneBackend{delay: 20 * time.Millisecond}
+	backend.zone.Store(zoneFile(t, nil, "example.org. 60 IN ALIAS target.example.", "www.example.org. 60 IN A 203.0.113.80"))
+	a, c := newAlias(t, "example.org", "record inside www.example.org\nrecord *.w target.example\nupstream "+up.Addr, backend)
+	for name, want := range map[string]int32{"example.org.": 2, "inside.example.org.": 1, "x.w.example.org.": 1} {
+		query(t, a, name, dns.TypeA)
+		for range 3 {
+			c.Advance(time.Second)
+			before := backend.queries.Load()
+			var clients sync.WaitGroup
+			for range 100 {
+				clients.Go(func() {
+					if m := query(t, a, name, dns.TypeA); len(m.Answer) != 1 {
+						t.Errorf("got %v", m)
+					}
+				})
+			}
+			clients.Wait()
+			if n := backend.queries.Load() - before; n != want {
+				t.Errorf("%s: the backend was asked %d times, want %d", name, n, want)
+			}
+		}
+	}
+}
+
+// A backend that does not answer in time does not take the alias away.
+func TestSlowBackend(t *testing.T) {
+	up := fake.New(t, good)
+	backend := new(zoneBackend)
+	backend.zone.Store(zoneFile(t, nil, "example.org. 60 IN ALIAS target.example."))
+	a, c := newAlias(t, "example.org", "timeout 100ms\nupstream "+up.Addr, backend)
+	query(t, a, "example.org.", dns.TypeA)
+	backend.gone.Store(true)
+	for range 3 {
+		c.Advance(time.Second)
+		if m := query(t, a, "example.org.", dns.TypeA); len(m.Answer) != 1 {
+			t.Errorf("got %v", m)
+		}
+	}
+}
+
+// A backend that says at once that there are no addresses, and not in time whether there is an alias: nobody is to
+// remember that.
+func TestLateAlias(t *testing.T) {
+	up := fake.New(t, good)
+	zone := zoneFile(t, nil, "example.org. 60 IN ALIAS target.example.")
+	for onFailure, want := range map[string]int{"empty": dns.RcodeSuccess, "servfail": dns.RcodeServerFailure} {
+		var late atomic.Bool
+		late.Store(true)
+		next := plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+			if late.Load() && r.Question[0].Qtype == rdata.TypeALIAS {
+				<-ctx.Done()
+			}
+			return zone.ServeDNS(ctx, w, r)
+		})
+		a, c := newAlias(t, "example.org", "timeout 50ms\non_failure "+onFailure+"\nupstream "+up.Addr, next)
+		for range 2 {
+			m := query(t, a, "example.org.", dns.TypeA)
+			if m.Rcode != want || len(m.Answer) > 0 {
+				t.Errorf("%s: got %v", onFailure, m)
+			}
+			for _, rr := range m.Ns {
+				if rr.Header().Ttl > maxEmptyTTL {
+					t.Errorf("%s: %v", onFailure, rr)
+				}
+			}
+		}
+		late.Store(false)
+		c.Advance(time.Second)
+		queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 60 IN A " + v4}}.check(t, a)
+	}
+}
+
+// A wildcard of the Corefile does not take names that the backend may well have, but cannot tell of.
+func TestWildcardAndUnableBackend(t *testing.T) {
+	up := fake.New(t, good)
+	next := plugin.HandlerFunc(func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) {
+		return dns.RcodeServerFailure, nil // as secondary does before the first transfer, and file with an expired zone
+	})
+	a, _ := newAlias(t, "example.org", "record * target.example\nrecord @ target.example\nupstream "+up.Addr, next)
+	if m := query(t, a, "mail.example.org.", dns.TypeA); m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("got %v", m)
+	}
+	queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 300 IN A " + v4}}.check(t, a)
+}
+
+// What the backend says this moment counts for more than what it said a moment ago.
+func TestZoneChangesUnderHolding(t *testing.T) {
+	up := fake.New(t, good)
+	backend := new(zoneBackend)
+	own := zoneFile(t, nil, "b.example.org. 60 IN A 203.0.113.1", "a.example.org. 60 IN ALIAS b.example.org.")
+	aliased := zoneFile(t, nil, "b.example.org. 60 IN ALIAS target.example.", "a.example.org. 60 IN ALIAS b.example.org.")
+	backend.zone.Store(own)
+	a, c := newAlias(t, "example.org", "upstream "+up.Addr, backend)
+	query(t, a, "a.example.org.", dns.TypeA) // b is looked at
+	backend.zone.Store(aliased)
+	queryTest{name: "b.example.org.", qtype: dns.TypeA, answer: []string{"b.example.org. 60 IN A " + v4}}.check(t, a)
+
+	// Along a chain too a change is seen within a second of the query, however much of it was looked at before.
+	c.Advance(600 * time.Millisecond)
+	query(t, a, "b.example.org.", dns.TypeA)
+	c.Advance(300 * time.Millisecond)
+	query(t, a, "a.example.org.", dns.TypeA)
+	backend.zone.Store(own)
+	c.Advance(700 * time.Millisecond)
+	queryTest{name: "a.example.org.", qtype: dns.TypeA, answer: []string{"a.example.org. 60 IN A 203.0.113.1"}}.check(t, a)
+
+	// What was delegated, and is not any more.
+	backend.zone.Store(zoneFile(t, nil, "sub.example.org. 60 IN NS ns.elsewhere.example.", "x.example.org. 60 IN ALIAS www.sub.example.org."))
+	c.Advance(time.Second)
+	query(t, a, "x.example.org.", dns.TypeA)
+	backend.zone.Store(zoneFile(t, nil, "www.sub.example.org. 60 IN A 203.0.113.2", "x.example.org. 60 IN ALIAS www.sub.example.org."))
+	c.Advance(time.Second)
+	queryTest{name: "x.example.org.", qtype: dns.TypeA, answer: []string{"x.example.org. 60 IN A 203.0.113.2"}}.check(t, a)
+}
+
+// A backend whose links are each slow in themselves does not hold up a query for all of them, nor the end.
+func TestSlowChain(t *testing.T) {
+	var zone []string
+	for i := range 15 {
+		zone = append(zone, fmt.Sprintf("a%d.example.org. 60 IN CNAME a%d.example.org.", i, i+1))
+	}
+	slow := plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		time.Sleep(90 * time.Millisecond)
+		m := new(dns.Msg).SetReply(r)
+		m.Authoritative = true
+		i := 0
+		fmt.Sscanf(r.Question[0].Name, "a%d.", &i)
+		m.Answer = fake.RRs(zone[i%len(zone)])
+		w.WriteMsg(m)
+		return dns.RcodeSuccess, nil
+	})
+	a, _ := newAlias(t, "example.org", "record @ a0.example.org\ntimeout 100ms\nupstream 127.0.0.1", slow)
+	began := time.Now()
+	if m := query(t, a, "example.org.", dns.TypeA); m.Rcode != dns.RcodeSuccess || len(m.Answer) > 0 {
+		t.Errorf("got %v", m)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+// A backend that is stuck, whatever its context says, is not asked without end.
+func TestStuckBackend(t *testing.T) {
+	up := fake.New(t, good)
+	stuck := make(chan struct{})
+	defer close(stuck)
+	next := plugin.HandlerFunc(func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { <-stuck; return 0, nil })
+	a, _ := newAlias(t, "example.org", "record @ b.example.org\ntimeout 1ms\nmax_concurrent 8\nupstream "+up.Addr, next)
+	before := runtime.NumGoroutine()
+	for i := range 100 {
+		a.backend.Answer(question(fmt.Sprintf("n%d.example.org.", i), dns.TypeA))
+	}
+	if n := runtime.NumGoroutine() - before; n > 10 {
+		t.Errorf("%d goroutines wait for the backend", n)
+	}
+}
+
+// What the backend said goes on to the client through plugins that change the message, while others look at it.
+func TestHeldMessageChanges(t *testing.T) {
+	up := fake.New(t, good)
+	a, c := newAlias(t, "example.org", "upstream "+up.Addr, zoneFile(t, nil, "www.example.org. 60 IN A 203.0.113.1"))
+	changer := plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		return a.ServeDNS(ctx, changingWriter{w}, r)
+	})
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for range 200 {
+				query(t, changer, "www.example.org.", dns.TypeAAAA)
+				c.Advance(100 * time.Millisecond)
+			}
+		})
+	}
+	clients.Wait()
+}
+
+// Where the backend is not authoritative it is not asked for aliases: a resolver behind forward would have to look
+// for them.
+func TestForeignBackend(t *testing.T) {
+	up := fake.New(t, good)
+	var asked []uint16
+	next := plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		asked = append(asked, r.Question[0].Qtype)
+		m := new(dns.Msg).SetReply(r)
+		m.Ns = fake.RRs(exampleSOA)
+		w.WriteMsg(m)
+		return dns.RcodeSuccess, nil
+	})
+	a, _ := newAlias(t, ".", "txt\nupstream "+up.Addr, next)
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeTXT} {
+		if m := query(t, a, "example.org.", qtype); m.Authoritative || len(m.Answer) > 0 || len(m.Ns) != 1 {
+			t.Errorf("got %v", m)
+		}
+	}
+	if diff := cmp.Diff([]uint16{dns.TypeA, dns.TypeTXT}, asked); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+}
+
+// changingWriter changes a message as loadbalance and dnssec do.
+type changingWriter struct{ dns.ResponseWriter }
+
+func (w changingWriter) WriteMsg(m *dns.Msg) error {
+	m.Answer, m.Ns, m.Rcode = slices.Clone(m.Answer), append(m.Ns, new(dns.TXT)), dns.RcodeSuccess
+	m.Ns = m.Ns[:len(m.Ns)-1]
+	return w.ResponseWriter.WriteMsg(m)
+}
