@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -84,6 +85,21 @@ func TestWriteTables(t *testing.T) {
 		if !strings.Contains(string(readme), "<!-- "+m.name+" -->\n") {
 			t.Errorf("README.md has no place for %s", m.name)
 		}
+	}
+}
+
+// The server that is measured and the ceiling are the same CoreDNS, though they are built from two modules.
+func TestSameCoreDNS(t *testing.T) {
+	versions := func(dir string) string {
+		t.Helper()
+		out, err := exec.Command("go", "-C", dir, "list", "-m", "github.com/coredns/coredns", "github.com/miekg/dns").Output() // #nosec G204 -- named here
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	if here, root := versions("."), versions(".."); here != root {
+		t.Errorf("go.mod here has\n%sthat of alias has\n%s", here, root)
 	}
 }
 

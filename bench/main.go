@@ -1,8 +1,8 @@
 // Command bench measures alias beside other servers, over loopback on this machine, which should have nothing else to do. See
 // README.md.
 //
-//	go run ./bench [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm]
-//	go run ./bench generate ALIASES DIRECTORY
+//	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm]
+//	go -C bench run . generate ALIASES DIRECTORY
 package main
 
 import (
@@ -23,7 +23,7 @@ func main() {
 	rounds := flag.Int("rounds", 5, "how often each contestant has its turn")
 	length := flag.Duration("length", 3*time.Second, "how long a turn is, in whole seconds")
 	load := flag.Int("load", 5000, "queries a second for random aliases in the storm")
-	write := flag.Bool("write", false, "put the tables into bench/README.md too")
+	write := flag.Bool("write", false, "put the tables into README.md too")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -80,7 +80,7 @@ func (b *bench) measure(names []string) (err error) {
 	if err := b.install(); err != nil {
 		return err
 	}
-	if b.coredns, err = b.build("./cmd/coredns"); err != nil {
+	if b.coredns, err = b.build("..", "./cmd/coredns"); err != nil {
 		return err
 	}
 	for _, m := range measurements {
@@ -94,7 +94,7 @@ func (b *bench) measure(names []string) (err error) {
 		tables = fmt.Sprintf("%s, %d rounds, %s\n\n%s", processor(), b.rounds, time.Now().Format(time.DateOnly), tables)
 		fmt.Println(tables)
 		if b.readme {
-			if err := writeTables("bench/README.md", m.name, tables); err != nil {
+			if err := writeTables("README.md", m.name, tables); err != nil {
 				return err
 			}
 		}

@@ -65,10 +65,10 @@ func (b *bench) install() error {
 	return b.run([]string{"DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"}, "apt-get", args...)
 }
 
-// build builds a command of this module and returns its path.
-func (b *bench) build(pkg string) (string, error) {
+// build builds a command of the module in dir and returns its path.
+func (b *bench) build(dir, pkg string) (string, error) {
 	path := filepath.Join(b.dir, filepath.Base(pkg))
-	return path, b.run(nil, "go", "build", "-o", path, pkg)
+	return path, b.run(nil, "go", "-C", dir, "build", "-o", path, pkg)
 }
 
 // run runs a program; what it prints is in the error.

@@ -170,7 +170,7 @@ func launchStale(b *bench, _ string) (*server, error) {
 }
 
 func launchPrepacked(b *bench, _ string) (*server, error) {
-	program, err := b.build("./bench/prepacked")
+	program, err := b.build(".", "./prepacked")
 	if err != nil {
 		return nil, err
 	}
