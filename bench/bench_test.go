@@ -10,7 +10,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// What is generated is of the size that was asked for, and fits together.
+// The generated files have the number of aliases that the user gave, and agree with each other.
 func TestGenerate(t *testing.T) {
 	const aliases = 25
 	dir := t.TempDir()
@@ -59,7 +59,7 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
-// The tables take the place of those before, and nothing else changes.
+// The new tables replace the old ones, and nothing else changes.
 func TestWriteTables(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "README.md")
 	text := "a\n<!-- x -->\nold\n<!-- end of x -->\nb\n"
@@ -75,7 +75,7 @@ func TestWriteTables(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	if err := writeTables(path, "y", ""); err == nil {
-		t.Error("there is no place for y")
+		t.Error("no error, though there is no marker for y")
 	}
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
@@ -88,7 +88,7 @@ func TestWriteTables(t *testing.T) {
 	}
 }
 
-// The server that is measured and the ceiling are the same CoreDNS, though they are built from two modules.
+// The measured server and the ceiling are built from two modules, but with the same CoreDNS.
 func TestSameCoreDNS(t *testing.T) {
 	versions := func(dir string) string {
 		t.Helper()
@@ -99,7 +99,20 @@ func TestSameCoreDNS(t *testing.T) {
 		return string(out)
 	}
 	if here, root := versions("."), versions(".."); here != root {
-		t.Errorf("go.mod here has\n%sthat of alias has\n%s", here, root)
+		t.Errorf("the bench has\n%sand the plugin\n%s", here, root)
+	}
+}
+
+func TestCompareTable(t *testing.T) {
+	figures := make([][2]series, len(compared))
+	for i := range figures {
+		figures[i] = [2]series{{100, 200, 400}, {110, 180, 500}}
+	}
+	table := compareTable(figures)
+	for _, plugins := range []string{"*errors*", "*errors*, *prometheus*, *log*, *cache*"} {
+		if row := "| " + plugins + " | 200 (100-400) | 180 (110-500) | 0.900 (0.900-1.250) |\n"; !strings.Contains(table, row) {
+			t.Errorf("no row %q in\n%s", row, table)
+		}
 	}
 }
 

@@ -19,8 +19,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// In what is generated, the aliases are c0.example to cN.example, and each ten have one target, t0.hosting.test and so on,
-// with two addresses of each family.
+// The generated aliases are c0.example, c1.example and so on. Each ten of them have one target (t0.hosting.test, t1.hosting.test and
+// so on), which has two addresses of each family.
 const (
 	zone            = "example."
 	targets         = ".hosting.test."
@@ -34,9 +34,9 @@ func owner(i int) string { return "c" + strconv.Itoa(i) + "." + zone }
 
 func target(i int) string { return "t" + strconv.Itoa(i/aliasesATarget) + targets }
 
-// generate writes the files of so many aliases to dir: lines for a Corefile (records), zone files of example (alias.zone, and
-// static.zone with an address record for each alias), one of their targets (targets.zone), and queries for dnsperf, in random
-// order (queries, for A, and queries.both).
+// generate writes the files of so many aliases to dir: properties for a Corefile (records), zone files of example (alias.zone, and
+// static.zone with an A record in place of each alias), a zone file of the targets (targets.zone), and queries for dnsperf in random
+// order (queries for A; queries.both for A and AAAA).
 func generate(dir string, aliases int) error {
 	random := rand.New(rand.NewPCG(1, 2)) // #nosec G404 -- the same each time
 	order := random.Perm(aliases)
@@ -88,7 +88,7 @@ func generate(dir string, aliases int) error {
 	return nil
 }
 
-// makeDir makes dir with the files of so many aliases, unless it is there.
+// makeDir makes dir with the files of so many aliases, unless dir exists.
 func makeDir(dir string, aliases int) error {
 	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
 		return nil
@@ -99,7 +99,7 @@ func makeDir(dir string, aliases int) error {
 }
 
 func writeFile(path string, write func(io.Writer)) error {
-	f, err := os.Create(path) // #nosec G304 -- named by who runs this
+	f, err := os.Create(path) // #nosec G304 -- the user names it
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func writeFile(path string, write func(io.Writer)) error {
 	return f.Close()
 }
 
-// addressesOf returns the address records of a target.
+// addressesOf returns the address records of a target. Those from t<lasting> on have the TTL upstreamTTL.
 func addressesOf(target string, qtype uint16, ttl uint32) []dns.RR {
 	label, _, _ := strings.Cut(strings.TrimPrefix(strings.ToLower(target), "t"), ".")
 	number, err := strconv.Atoi(label)
@@ -135,8 +135,8 @@ func addressesOf(target string, qtype uint16, ttl uint32) []dns.RR {
 	return rrs
 }
 
-// serveTargets is a resolver at addr that knows the targets. It ends when ctx does. Their TTL is ttl, or what is left of that
-// since it began.
+// serveTargets runs a resolver at addr that answers for the targets, until ctx ends. Their TTL is ttl. With countDown, it is what is
+// left of ttl since the start, as with a resolver that has the answers in its cache.
 func serveTargets(ctx context.Context, addr string, ttl time.Duration, countDown bool) error {
 	conn, err := net.ListenPacket("udp", addr)
 	if err != nil {

@@ -1,7 +1,8 @@
-// Command bench measures alias beside other servers, over loopback on this machine, which should have nothing else to do. See
-// README.md.
+// Command bench measures the speed of alias beside that of other servers, over loopback on one machine, which should have nothing
+// else to do. See README.md.
 //
 //	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm]
+//	go -C bench run . [-rounds N] [-length DURATION] -old PATH compare
 //	go -C bench run . generate ALIASES DIRECTORY
 package main
 
@@ -20,21 +21,22 @@ import (
 )
 
 func main() {
-	rounds := flag.Int("rounds", 5, "how often each contestant has its turn")
-	length := flag.Duration("length", 3*time.Second, "how long a turn is, in whole seconds")
+	rounds := flag.Int("rounds", 5, "how many turns each contestant has")
+	length := flag.Duration("length", 3*time.Second, "the length of a turn, in whole seconds")
 	load := flag.Int("load", 5000, "queries a second for random aliases in the storm")
-	write := flag.Bool("write", false, "put the tables into README.md too")
+	old := flag.String("old", "", "the server that compare measures beside the built one")
+	write := flag.Bool("write", false, "write the tables into README.md too")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, &bench{ctx: ctx, rounds: *rounds, length: *length, stormLoad: *load, readme: *write}, flag.Args()); err != nil {
+	if err := run(ctx, &bench{ctx: ctx, rounds: *rounds, length: *length, stormLoad: *load, old: *old, readme: *write}, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-// run does what the arguments say.
+// run runs the command that args name.
 func run(ctx context.Context, b *bench, args []string) error {
 	switch {
 	case len(args) == 3 && args[0] == "generate":
@@ -43,34 +45,45 @@ func run(ctx context.Context, b *bench, args []string) error {
 			return err
 		}
 		return generate(args[2], aliases)
-	case len(args) >= 3 && args[0] == "targets": // for itself
+	case len(args) >= 3 && args[0] == "targets": // the bench starts this itself
 		ttl, err := time.ParseDuration(args[2])
 		if err != nil {
 			return err
 		}
 		return serveTargets(ctx, args[1], ttl, len(args) > 3)
-	case len(args) == 3 && args[0] == "probe": // for itself
+	case len(args) == 3 && args[0] == "probe": // the bench starts this itself
 		return runProbe(ctx, args[1], args[2], os.Stdout)
 	}
 	return b.measure(args)
 }
 
-// measurement is what there is to measure.
+// measurement is one of the measurements; measure returns its tables.
 type measurement struct {
 	name    string
 	measure func(b *bench) (string, error)
 }
 
+// measurements are those that are taken when the arguments name none. README.md has their tables.
 var measurements = []measurement{
 	{"throughput", (*bench).measureThroughput}, {"scale", (*bench).measureScale}, {"storm", (*bench).measureStorm},
 }
 
-// measure takes the measurements that are named, or all.
+// comparison is taken only when the arguments name it.
+var comparison = measurement{"compare", (*bench).measureCompare}
+
+// measure takes the measurements that are named.
 func (b *bench) measure(names []string) (err error) {
+	var chosen []measurement
 	for _, name := range names {
-		if !slices.ContainsFunc(measurements, func(m measurement) bool { return m.name == name }) {
-			return fmt.Errorf("%q is not known: throughput, scale or storm", name)
+		known := append(slices.Clone(measurements), comparison)
+		i := slices.IndexFunc(known, func(m measurement) bool { return m.name == name })
+		if i < 0 {
+			return fmt.Errorf("%q is not known: throughput, scale, storm or compare", name)
 		}
+		chosen = append(chosen, known[i])
+	}
+	if len(chosen) == 0 {
+		chosen = measurements
 	}
 	if b.dir, err = os.MkdirTemp("", "bench"); err != nil {
 		return err
@@ -83,17 +96,14 @@ func (b *bench) measure(names []string) (err error) {
 	if b.coredns, err = b.build("..", "./cmd/coredns"); err != nil {
 		return err
 	}
-	for _, m := range measurements {
-		if len(names) > 0 && !slices.Contains(names, m.name) {
-			continue
-		}
+	for _, m := range chosen {
 		tables, err := m.measure(b)
 		if err != nil {
 			return err
 		}
 		tables = fmt.Sprintf("%s, %d rounds, %s\n\n%s", processor(), b.rounds, time.Now().Format(time.DateOnly), tables)
 		fmt.Println(tables)
-		if b.readme {
+		if b.readme && m.name != comparison.name {
 			if err := writeTables("README.md", m.name, tables); err != nil {
 				return err
 			}
@@ -102,7 +112,7 @@ func (b *bench) measure(names []string) (err error) {
 	return nil
 }
 
-// processor returns what this machine computes with.
+// processor returns the processor of this machine and the version of Go.
 func processor() string {
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	_, rest, _ := strings.Cut(string(info), "model name")
@@ -111,7 +121,7 @@ func processor() string {
 	return model + ", " + build.GoVersion
 }
 
-// writeTables puts tables between the marks of name in a file.
+// writeTables replaces the text between the markers of name in a file with tables.
 func writeTables(path, name, tables string) error {
 	text, err := os.ReadFile(path) // #nosec G304 -- a constant
 	if err != nil {
@@ -123,12 +133,17 @@ func writeTables(path, name, tables string) error {
 	if !ok || !closed {
 		return fmt.Errorf("%s: no place for %s", path, name)
 	}
-	return os.WriteFile(path, []byte(head+begin+tables+"\n"+end+tail), 0o644) // #nosec G306 -- it is to be read
+	return os.WriteFile(path, []byte(head+begin+tables+"\n"+end+tail), 0o644) // #nosec G306 -- a public document
 }
 
 // format returns the median of s, and its least and largest figure.
 func (s series) format(format string) string {
-	return fmt.Sprintf(format+" ("+format+"-"+format+")", s.median(), slices.Min(s), slices.Max(s))
+	return fmt.Sprintf(format+" ", s.median()) + s.spread(format)
+}
+
+// spread returns the least and the largest figure of s, in parentheses.
+func (s series) spread(format string) string {
+	return fmt.Sprintf("("+format+"-"+format+")", slices.Min(s), slices.Max(s))
 }
 
 func (s series) median() float64 {

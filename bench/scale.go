@@ -12,8 +12,8 @@ import (
 // sizes are the numbers of aliases that are compared.
 var sizes = []int{1, 1000, 100_000, 1_000_000}
 
-// settled is how long after its start the memory of a server is looked at: the garbage collector comes by every two minutes, at
-// least, and gives back what the start has left behind.
+// settled is the time from the start of a server until its memory is read. The garbage collector runs every two minutes at least, and
+// has freed by then what the start has left behind.
 const settled = 150 * time.Second
 
 // kinds are the servers that are compared at each size.
@@ -28,13 +28,13 @@ var kinds = []struct {
 	{"*file*, static", func(dir, _ string) (string, error) { return fmt.Sprintf("file %s/static.zone example", dir), nil }},
 }
 
-// recordsBlock returns the plugins of a server that has the records in dir.
+// recordsBlock returns the alias plugin with the records in dir, for a Corefile.
 func recordsBlock(dir, resolver string, cacheSize int) (string, error) {
 	records, err := os.ReadFile(filepath.Join(dir, "records")) // #nosec G304 -- generated
 	return fmt.Sprintf("alias {\n%scache_size %d\nupstream %s\n}", records, cacheSize, resolver), err
 }
 
-// launchSized starts a server that has what is in dir.
+// launchSized starts a server with the aliases in dir.
 func (b *bench) launchSized(name, dir, resolver string, plugins func(dir, resolver string) (string, error)) (*server, error) {
 	text, err := plugins(dir, resolver)
 	if err != nil {
@@ -43,7 +43,7 @@ func (b *bench) launchSized(name, dir, resolver string, plugins func(dir, resolv
 	return b.launchCoreDNS(name, owner(0), "example.:PORT {\nbind 127.0.0.1\n"+text+"\n}\n")
 }
 
-// launchTargets starts the resolver of what is generated.
+// launchTargets starts the resolver that answers for the generated targets.
 func (b *bench) launchTargets(ttl time.Duration, more ...string) (*server, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -56,7 +56,7 @@ func (b *bench) launchTargets(ttl time.Duration, more ...string) (*server, error
 	return b.launch(clientCore, addr, target(0), nil, self, append([]string{"targets", addr, ttl.String()}, more...)...)
 }
 
-// measureScale compares the sizes, and returns the tables.
+// measureScale measures servers of all sizes, and returns the tables.
 func (b *bench) measureScale() (string, error) {
 	resolver, err := b.launchTargets(time.Hour)
 	if err != nil {
@@ -100,7 +100,7 @@ func (b *bench) measureStarts(dirs []string, resolver string) (string, error) {
 	return sizeTable("Seconds to the first answer", figures, "%.2f"), nil
 }
 
-// measureOwners measures how many queries for random owners are answered from memory.
+// measureOwners measures how many queries a second for random owners are answered from the cache.
 func (b *bench) measureOwners(dirs []string, resolver string) (string, error) {
 	figures := newGrid()
 	servers := make([][]*server, len(kinds))
@@ -145,8 +145,8 @@ func (b *bench) measureOwners(dirs []string, resolver string) (string, error) {
 	return s.String(), nil
 }
 
-// measureMemory measures the resident memory of a server with all records, of which none or all are remembered, and that of one
-// with a single record.
+// measureMemory measures the resident memory of a server with all records and an empty cache, of one that has cached the answers of
+// all records, and of one with a single record.
 func (b *bench) measureMemory(one, all string, n int, resolver string) (string, error) {
 	launch := func(name, dir string, cacheSize int) (*server, error) {
 		return b.launchSized(name, dir, resolver, func(dir, resolver string) (string, error) {
@@ -161,11 +161,11 @@ func (b *bench) measureMemory(one, all string, n int, resolver string) (string, 
 	if err != nil {
 		return "", err
 	}
-	asked, err := launch("asked", all, 4_000_000)
+	queried, err := launch("queried", all, 4_000_000)
 	if err != nil {
 		return "", err
 	}
-	if _, err := b.throughput(asked, filepath.Join(all, "queries.both"), "-n", "1", "-l", "300"); err != nil {
+	if _, err := b.throughput(queried, filepath.Join(all, "queries.both"), "-n", "1", "-l", "300"); err != nil {
 		return "", err
 	}
 	if err := wait(b.ctx, settled); err != nil {
@@ -180,7 +180,7 @@ func (b *bench) measureMemory(one, all string, n int, resolver string) (string, 
 	for _, row := range []struct {
 		name string
 		s    *server
-	}{{"one record", empty}, {"never queried, nothing remembered", fresh}, {"both answers of each remembered, and asked for", asked}} {
+	}{{"one record", empty}, {"never queried, nothing cached", fresh}, {"both answers of each cached, and queried", queried}} {
 		rss, err := row.s.resident()
 		if err != nil {
 			return "", err
@@ -190,7 +190,7 @@ func (b *bench) measureMemory(one, all string, n int, resolver string) (string, 
 	return s.String(), nil
 }
 
-// grid has the figures of each kind at each size.
+// grid has the figures of each kind of server at each size.
 type grid [][]series
 
 func newGrid() grid {

@@ -17,25 +17,26 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Servers run on one core, and all else on the other.
+// The contestants and their resolvers run on one core, and the clients on the other.
 const (
 	serverCore = "0"
 	clientCore = "1"
 )
 
-// packages are what Debian has to have installed.
+// packages are the Debian packages that the measurements need.
 var packages = []string{"dnsperf", "unbound", "pdns-server", "pdns-backend-bind"}
 
 // bench is one run of measurements.
 type bench struct {
 	ctx       context.Context
-	dir       string // for all files
+	dir       string // of all files that the run writes
 	rounds    int
-	length    time.Duration // of each measurement
+	length    time.Duration // of a turn
 	stormLoad int           // queries a second
 	coredns   string        // path of the built server
-	readme    bool          // the tables go into README.md too
-	servers   []*server
+	old       string        // path of the server that compare measures beside it
+	readme    bool          // write the tables into README.md too
+	servers   []*server     // that run
 }
 
 // server is a process that answers at addr.
@@ -71,7 +72,7 @@ func (b *bench) build(dir, pkg string) (string, error) {
 	return path, b.run(nil, "go", "-C", dir, "build", "-o", path, pkg)
 }
 
-// run runs a program; what it prints is in the error.
+// run runs a program. An error includes its output.
 func (b *bench) run(env []string, program string, args ...string) error {
 	cmd := exec.CommandContext(b.ctx, program, args...) // #nosec G204 -- named here
 	cmd.Env = append(os.Environ(), env...)
@@ -87,13 +88,13 @@ func (b *bench) write(name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
-// launch starts a program pinned to a core, and returns when it answers the question for the addresses of probe at addr.
+// launch starts a program pinned to a core, and returns as soon as the program answers a query for the A records of probe at addr.
 func (b *bench) launch(core, addr, probe string, env []string, program string, args ...string) (*server, error) {
 	s := &server{addr: addr, ended: make(chan struct{})}
 	s.Cmd = exec.CommandContext(b.ctx, "taskset", append([]string{"-c", core, program}, args...)...) // #nosec G204 -- named here
 	s.Env, s.Dir = append(os.Environ(), env...), b.dir
 	out := new(bytes.Buffer)
-	s.Stdout, s.Stderr = out, out
+	s.Stderr = out // the standard output, to which CoreDNS logs, is /dev/null
 	s.Cancel = func() error { return s.Process.Signal(syscall.SIGTERM) }
 	s.WaitDelay = 30 * time.Second
 	began := time.Now()
@@ -118,8 +119,8 @@ func (b *bench) launch(core, addr, probe string, env []string, program string, a
 	return s, err
 }
 
-// await returns when condition is true, which is tried at each interval. It is an error when that takes longer than patience,
-// or condition has one.
+// await evaluates condition at each interval, and returns when it is true. It returns an error if that takes longer than patience,
+// or if condition returns one.
 func (b *bench) await(what string, interval time.Duration, condition func() (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(b.ctx, patience, fmt.Errorf("waited %s until %s", patience, what))
 	defer cancel()
@@ -133,10 +134,10 @@ func (b *bench) await(what string, interval time.Duration, condition func() (boo
 	}
 }
 
-// patience is how long anything may take.
+// patience is the limit for every wait.
 const patience = 5 * time.Minute
 
-// wait waits for d, or until ctx ends, and returns why that is.
+// wait waits for d. If ctx ends first, wait returns the cause.
 func wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
@@ -146,7 +147,8 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// launchCoreDNS starts the built server with this Corefile, in which PORT is to stand for the port.
+// launchCoreDNS starts the built server with a Corefile, in which PORT stands for the port of the server, and MONITOR for the address
+// of its metrics.
 func (b *bench) launchCoreDNS(name, probe, corefile string) (*server, error) {
 	return b.launchCorefile(b.coredns, nil, name, probe, corefile)
 }
@@ -157,8 +159,12 @@ func (b *bench) launchCorefile(program string, env []string, name, probe, corefi
 	if err != nil {
 		return nil, err
 	}
+	monitor, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
 	_, port, _ := net.SplitHostPort(addr)
-	path, err := b.write(name+".corefile", strings.ReplaceAll(corefile, "PORT", port))
+	path, err := b.write(name+".corefile", strings.NewReplacer("PORT", port, "MONITOR", monitor).Replace(corefile))
 	if err != nil {
 		return nil, err
 	}
@@ -170,14 +176,14 @@ func (b *bench) client(program string, args ...string) *exec.Cmd {
 	return exec.CommandContext(b.ctx, "taskset", append([]string{"-c", clientCore, program}, args...)...) // #nosec G204 -- named here
 }
 
-// stop ends s and waits for it.
+// stop terminates s and waits for its end.
 func (b *bench) stop(s *server) {
 	s.Process.Signal(syscall.SIGTERM)
 	<-s.ended
 	b.servers = slices.DeleteFunc(b.servers, func(other *server) bool { return other == s })
 }
 
-// stopAll ends what still runs.
+// stopAll stops the servers that still run.
 func (b *bench) stopAll() {
 	for len(b.servers) > 0 {
 		b.stop(b.servers[0])
@@ -196,7 +202,8 @@ func (s *server) resident() (int, error) {
 	return n << 10, err
 }
 
-// throughput returns how many queries of the file s answers a second. They must all be answered, with NOERROR.
+// throughput returns how many queries a second s answers; dnsperf sends those of the file queries again and again. It returns an
+// error unless all of them are answered with NOERROR.
 func (b *bench) throughput(s *server, queries string, options ...string) (float64, error) {
 	host, port, _ := net.SplitHostPort(s.addr)
 	args := []string{"-s", host, "-p", port, "-d", queries, "-l", strconv.Itoa(int(b.length.Seconds())), "-c", "1", "-T", "1", "-q", "100"}
@@ -216,7 +223,7 @@ func (b *bench) throughput(s *server, queries string, options ...string) (float6
 	return strconv.ParseFloat(report["Queries per second"], 64)
 }
 
-// ask asks for the A records of name.
+// ask queries the server at addr for the A records of name.
 func ask(addr, name string) (*dns.Msg, error) {
 	client := dns.Client{Timeout: 5 * time.Second}
 	m, _, err := client.Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), addr)

@@ -20,14 +20,14 @@ import (
 
 const (
 	stormAliases = 1_000_000
-	stormTTL     = 120 * time.Second // from the start of the resolver until all answers end, in the same second
+	stormTTL     = 120 * time.Second // from the start of the resolver until all answers expire, in the same second
 	probeRate    = 1000              // queries a second for an alias that stays fresh
 	probeLength  = 25 * time.Second
-	lasting      = 900_000 // the number of its target, and the first of those whose TTL stays what it is
+	lasting      = 900_000 // the number of its target, and the first of those whose TTL is not counted down
 )
 
-// measureStorm measures how long a fresh answer takes while clients ask for others, before these all have to be looked up
-// again, and while they are.
+// measureStorm measures how long a fresh answer takes while clients query other aliases: first while the answers of these are fresh
+// too, and then while all of them are looked up again.
 func (b *bench) measureStorm() (string, error) {
 	rows := [2]series{}
 	var lookups series
@@ -39,15 +39,15 @@ func (b *bench) measureStorm() (string, error) {
 		rows[0], rows[1], lookups = append(rows[0], before), append(rows[1], during), append(lookups, looked)
 		b.stopAll()
 	}
-	return fmt.Sprintf(`| p99 of fresh answers, while others are asked for | microseconds |
+	return fmt.Sprintf(`| p99 of fresh answers, while others are queried | microseconds |
 | --- | --- |
 | all fresh | %s |
-| all to be looked up again: %s lookups | %s |
+| all looked up again: %s lookups | %s |
 | ratio of medians | %.2f |
 `, rows[0].format("%.0f"), lookups.format("%.0f"), rows[1].format("%.0f"), rows[1].median()/rows[0].median()), nil
 }
 
-// storm lets one storm pass.
+// storm measures one storm.
 func (b *bench) storm() (before, during, lookups float64, err error) {
 	dir := filepath.Join(b.dir, "storm")
 	if err := makeDir(dir, stormAliases); err != nil {
@@ -84,6 +84,7 @@ func (b *bench) storm() (before, during, lookups float64, err error) {
 	if before, err = b.probe(s.addr); err != nil {
 		return 0, 0, 0, err
 	}
+	// The prefetch window is the last tenth of the TTL.
 	if err := wait(b.ctx, time.Until(end.Add(-stormTTL/10))); err != nil {
 		return 0, 0, 0, err
 	}
@@ -101,7 +102,7 @@ func (b *bench) storm() (before, during, lookups float64, err error) {
 	return before, during, last - first, load.Wait()
 }
 
-// load lets dnsperf ask for random aliases.
+// load starts dnsperf with queries for random aliases.
 func (b *bench) load(s *server, queries string, length time.Duration) (*exec.Cmd, error) {
 	host, port, _ := net.SplitHostPort(s.addr)
 	cmd := b.client("dnsperf", "-s", host, "-p", port, "-d", queries,
@@ -109,7 +110,7 @@ func (b *bench) load(s *server, queries string, length time.Duration) (*exec.Cmd
 	return cmd, cmd.Start()
 }
 
-// probe runs a probe on the core of the clients, and returns the 99th percentile in microseconds.
+// probe runs runProbe on the core of the clients, and returns the 99th percentile in microseconds.
 func (b *bench) probe(addr string) (float64, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -122,8 +123,8 @@ func (b *bench) probe(addr string) (float64, error) {
 	return strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
 }
 
-// runProbe asks for name, probeRate times a second, and prints the 99th percentile of the time to the answer. A query without
-// one counts as a second.
+// runProbe queries name, probeRate times a second, and prints the 99th percentile of the time to the answer. A lost query counts as
+// one second.
 func runProbe(ctx context.Context, addr, name string, out io.Writer) error {
 	conn, err := net.Dial("udp", addr)
 	if err != nil {
@@ -182,10 +183,10 @@ func runProbe(ctx context.Context, addr, name string, out io.Writer) error {
 	return err
 }
 
-// awaitQuiet returns when the server that is monitored looks nothing up any more.
+// awaitQuiet returns when the server with the metrics at monitor has no more lookups.
 func (b *bench) awaitQuiet(monitor string) error {
 	last := -1.0
-	return b.await("no more is looked up", 2*time.Second, func() (bool, error) {
+	return b.await("there are no more lookups", 2*time.Second, func() (bool, error) {
 		before := last
 		var err error
 		last, err = scrape(monitor)
@@ -193,7 +194,7 @@ func (b *bench) awaitQuiet(monitor string) error {
 	})
 }
 
-// scrape returns how many requests to upstreams there were.
+// scrape returns how many requests the server with the metrics at monitor has sent to upstreams.
 func scrape(monitor string) (float64, error) {
 	r, err := http.Get("http://" + monitor + "/metrics")
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The zones of the contestants are named after the number of addresses of their apex.
+// addressCounts are the numbers of addresses at a zone apex. Each has a zone of its own.
 var addressCounts = []int{1, 2, 16}
 
 func zoneName(addresses int) string { return fmt.Sprintf("addresses-%02d.example.", addresses) }
@@ -32,6 +32,9 @@ const (
 	fileOperated  = "*file*, with *errors*, *prometheus*"
 )
 
+// operated are the plugins in front that nearly every operator has.
+const operated = "errors prometheus"
+
 var contestants = []contestant{
 	{aliasFresh, func(b *bench, resolver string) (*server, error) {
 		return b.launchCoreDNS("alias", zoneName(2), aliasCorefile(resolver, ""))
@@ -46,14 +49,14 @@ var contestants = []contestant{
 	{ceiling, launchPrepacked},
 	{powerDNS, launchPowerDNS},
 	{aliasOperated, func(b *bench, resolver string) (*server, error) {
-		return b.launchCoreDNS("alias-operated", zoneName(2), aliasCorefile(resolver, operated()))
+		return b.launchCoreDNS("alias-operated", zoneName(2), aliasCorefile(resolver, inFront(operated)))
 	}},
 	{fileOperated, func(b *bench, _ string) (*server, error) {
-		return b.launchCoreDNS("file-operated", zoneName(2), blocks(operated()+"file ZONEzone ZONE"))
+		return b.launchCoreDNS("file-operated", zoneName(2), blocks(inFront(operated)+"file ZONEzone ZONE"))
 	}},
 }
 
-// blocks returns a Corefile with a server block for each zone, in which ZONE stands for its name.
+// blocks returns a Corefile that has a server block with these plugins for each zone. In plugins, ZONE stands for the zone's name.
 func blocks(plugins string) string {
 	var s strings.Builder
 	for _, n := range addressCounts {
@@ -62,24 +65,17 @@ func blocks(plugins string) string {
 	return s.String()
 }
 
-// operated returns the plugins that nobody operates a server without.
-func operated() string {
-	addr, err := freeAddr()
-	if err != nil {
-		panic(err)
-	}
-	return "errors\nprometheus " + addr + "\n"
-}
-
-func aliasCorefile(resolver, more string) string {
-	s := blocks(more + "alias {\nrecord @ TARGET-ZONE\nmin_ttl 1s\nupstream " + resolver + "\n}\nfile ZONEzone.soa ZONE")
+// aliasCorefile returns a Corefile with the plugins in front, alias and file. The target of each zone apex is looked up through
+// resolver.
+func aliasCorefile(resolver, front string) string {
+	s := blocks(front + "alias {\nrecord @ TARGET-ZONE\nmin_ttl 1s\nupstream " + resolver + "\n}\nfile ZONEzone.soa ZONE")
 	for _, n := range addressCounts {
 		s = strings.ReplaceAll(s, "TARGET-"+zoneName(n), targetName(n))
 	}
 	return s
 }
 
-// addresses returns the A records of name.
+// addresses returns n A records of name.
 func addresses(name string, ttl, n int) []string {
 	rrs := make([]string, n)
 	for i := range rrs {
@@ -88,7 +84,8 @@ func addresses(name string, ttl, n int) []string {
 	return rrs
 }
 
-// writeZones writes the zone files, with addresses (zone), without (soa) and with an ALIAS record (alias), and the queries.
+// writeZones writes the files of each zone: the zone with its addresses (zone), without them (zone.soa) and with an ALIAS record
+// instead (zone.alias), and the query for dnsperf (queries). All zones with their addresses are in all.zone.
 func (b *bench) writeZones() error {
 	var all strings.Builder
 	for _, n := range addressCounts {
@@ -109,7 +106,7 @@ func (b *bench) writeZones() error {
 	return err
 }
 
-// launchUnbound starts a resolver that knows the targets.
+// launchUnbound starts a resolver that answers for the targets, with this TTL.
 func (b *bench) launchUnbound(ttl int) (*server, error) {
 	addr, err := freeAddr()
 	if err != nil {
@@ -141,7 +138,7 @@ func (b *bench) launchUnbound(ttl int) (*server, error) {
 	return b.launch(serverCore, addr, targetName(2), nil, "/usr/sbin/unbound", "-d", "-c", path)
 }
 
-// launchStale starts alias with a resolver that is stopped as soon as the answers are remembered, and returns when these are stale.
+// launchStale starts alias with a resolver, stops the resolver as soon as the answers are cached, and returns when these are stale.
 func launchStale(b *bench, _ string) (*server, error) {
 	resolver, err := b.launchUnbound(1)
 	if err != nil {
@@ -209,17 +206,17 @@ loglevel=3
 	return b.launch(serverCore, addr, zoneName(2), nil, "/usr/sbin/pdns_server", "--config-dir="+b.dir)
 }
 
-// series are the figures of a contestant, one a round.
+// series are the figures of a contestant, one for each round.
 type series []float64
 
-// columns are what is asked for: an apex with so many addresses.
+// columns are the queries: for a zone apex with so many addresses, with these options of dnsperf.
 var columns = []struct {
 	title     string
 	addresses int
 	options   []string
 }{{"1 address", 1, nil}, {"2", 2, nil}, {"16", 16, nil}, {"2, EDNS", 2, []string{"-e"}}}
 
-// measureThroughput lets the contestants take turns.
+// measureThroughput measures the throughput of the contestants, which take turns.
 func (b *bench) measureThroughput() (string, error) {
 	if err := b.writeZones(); err != nil {
 		return "", err
@@ -254,7 +251,7 @@ func (b *bench) measureThroughput() (string, error) {
 	return throughputTables(figures), nil
 }
 
-// throughputTables returns the figures, and the ratios of their medians to those of file.
+// throughputTables returns the table of the figures and that of the ratios of their medians.
 func throughputTables(figures [][]series) string {
 	var s strings.Builder
 	head := "| Queries per second |"

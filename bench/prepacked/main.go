@@ -1,5 +1,5 @@
-// Command prepacked is CoreDNS with one handler, which writes bytes that were packed beforehand: no answer can be faster in
-// CoreDNS. PREPACKED names a zone file; its address records are the answers.
+// Command prepacked is CoreDNS with one handler, which writes responses that were packed beforehand: no handler of CoreDNS can be
+// faster. The environment variable PREPACKED names a zone file, whose A records are the answers.
 package main
 
 import (
@@ -32,11 +32,11 @@ func init() {
 
 func main() { coremain.Run() }
 
-// handler has whole responses by name.
+// handler has the responses by name, in wire form.
 type handler map[string][]byte
 
 func load(file string) (handler, error) {
-	f, err := os.Open(file) // #nosec G703 -- the one who runs it names it
+	f, err := os.Open(file) // #nosec G703 -- the user names it
 	if err != nil {
 		return nil, err
 	}
