@@ -13,8 +13,8 @@ var compared = []string{"errors", "errors prometheus", "errors prometheus log", 
 // compareAddresses is how many addresses the apex has.
 const compareAddresses = 2
 
-// measureCompare compares the throughput of the built server with that of the server at b.old. Both run with each Corefile, and
-// take turns.
+// measureCompare compares the built server with the server at b.old: throughput, and processor time of a query. Both run with each
+// Corefile, and take turns.
 func (b *bench) measureCompare() (string, error) {
 	if b.old == "" {
 		return "", errors.New("compare needs -old")
@@ -41,21 +41,31 @@ func (b *bench) measureCompare() (string, error) {
 			}
 		}
 	}
-	figures := make([][2]series, len(compared))
+	figures := make([][2]turns, len(compared))
 	queries := filepath.Join(b.dir, zoneName(compareAddresses)+"queries")
 	for range b.rounds {
 		for i := range compared {
 			for j, s := range servers[i] {
+				before, err := s.cpuTime()
+				if err != nil {
+					return "", err
+				}
 				qps, err := b.throughput(s, queries)
 				if err != nil {
 					return "", err
 				}
-				figures[i][j] = append(figures[i][j], qps)
+				after, err := s.cpuTime()
+				if err != nil {
+					return "", err
+				}
+				f := &figures[i][j]
+				f.rate = append(f.rate, qps)
+				f.cost = append(f.cost, float64((after-before).Microseconds())/(qps*b.length.Seconds()))
 			}
 		}
 	}
 	b.stopAll()
-	return compareTable(figures), nil
+	return compareTables(figures), nil
 }
 
 // inFront returns the lines of a Corefile for these plugins.
@@ -63,18 +73,27 @@ func inFront(plugins string) string {
 	return strings.NewReplacer(" ", "\n", "prometheus", "prometheus MONITOR").Replace(plugins) + "\n"
 }
 
-// compareTable returns the figures of the old and the new server, the ratio of their medians, and the least and the largest
-// ratio of a round.
-func compareTable(figures [][2]series) string {
+// turns are the figures of a server: queries per second, and microseconds of processor time for each query.
+type turns struct{ rate, cost series }
+
+// compareTables returns a table for each of the two. Other load on the machine changes the processor time less than the throughput.
+func compareTables(figures [][2]turns) string {
+	return compareTable("Queries per second", "%.0f", figures, func(t turns) series { return t.rate }) + "\n" +
+		compareTable("Processor time of a query, microseconds", "%.2f", figures, func(t turns) series { return t.cost })
+}
+
+// compareTable returns a table of the series that of selects: the figures of the old and the new server, the ratio of their medians,
+// and the least and the largest ratio of a round.
+func compareTable(title, format string, figures [][2]turns, of func(turns) series) string {
 	var s strings.Builder
-	s.WriteString("| Queries per second, *alias* with | old | new | new / old |\n| --- | --- | --- | --- |\n")
+	fmt.Fprintf(&s, "| %s | old | new | new / old |\n| --- | --- | --- | --- |\n", title)
 	for i, plugins := range compared {
-		before, after := figures[i][0], figures[i][1]
+		before, after := of(figures[i][0]), of(figures[i][1])
 		ratios := make(series, len(before))
 		for round := range ratios {
 			ratios[round] = after[round] / before[round]
 		}
-		fmt.Fprintf(&s, "| *%s* | %s | %s | %.3f %s |\n", strings.ReplaceAll(plugins, " ", "*, *"), before.format("%.0f"), after.format("%.0f"),
+		fmt.Fprintf(&s, "| *%s* | %s | %s | %.3f %s |\n", strings.ReplaceAll(plugins, " ", "*, *"), before.format(format), after.format(format),
 			after.median()/before.median(), ratios.spread("%.3f"))
 	}
 	return s.String()

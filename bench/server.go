@@ -202,6 +202,21 @@ func (s *server) resident() (int, error) {
 	return n << 10, err
 }
 
+// cpuTime returns how much processor time s has used.
+func (s *server) cpuTime() (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // from the state on, which proc(5) numbers 3
+	user, err := strconv.Atoi(fields[14-3])
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.Atoi(fields[15-3])
+	return time.Duration(user+system) * (time.Second / 100), err // USER_HZ
+}
+
 // throughput returns how many queries a second s answers; dnsperf sends those of the file queries again and again. It returns an
 // error unless all of them are answered with NOERROR.
 func (b *bench) throughput(s *server, queries string, options ...string) (float64, error) {
