@@ -17,7 +17,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The contestants and their resolvers run on one core, and the clients on the other.
+// The contestants run on one core, and the clients on the other.
 const (
 	serverCore = "0"
 	clientCore = "1"
