@@ -153,7 +153,9 @@ func (a *Alias) labelled(ctx context.Context, name string) string {
 // write sends ans as the response to r.
 func (a *Alias) write(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, ans *answer) (int, error) {
 	server := a.count(ctx, ans)
-	ans.EDE = ans.extendedError()
+	if r.IsEdns0() != nil {
+		ans.EDE = ans.extendedError()
+	}
 	if a.wireForm && isPlain(server) && ans.Write(w, r) {
 		return dns.RcodeSuccess, nil
 	}

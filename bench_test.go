@@ -25,9 +25,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// BenchmarkServeDNS is the way from a query to its answer: alias with answers of each kind, with the response packed as
+// BenchmarkServeDNS is the way from a query to its answer: alias with answers of each kind, with the response in wire form as
 // it is for a client, and then as a message that goes through other plugins; CoreDNS's file with the addresses as records
-// of the zone, and CoreDNS's cache in front of it. All but the packed ones are for the server to pack.
+// of the zone, and CoreDNS's cache in front of it. All but those in wire form are for the server to pack.
 func BenchmarkServeDNS(b *testing.B) {
 	up := fake.New(b, fake.Zone("target.example. 3600 IN A 192.0.2.1", "target.example. 3600 IN A 192.0.2.2",
 		"v6.example. 3600 IN AAAA 2001:db8::1", "example. 300 IN SOA ns.example. h.example. 1 2 3 4 300"))
@@ -50,7 +50,7 @@ func BenchmarkServeDNS(b *testing.B) {
 		{"negative", "v6.example.org."}, {"stale", "stale.example.org."},
 	} {
 		a.wireForm = true
-		b.Run("packed/"+bc.name, func(b *testing.B) { serve(b, a, bc.owner) })
+		b.Run("wire/"+bc.name, func(b *testing.B) { serve(b, a, bc.owner) })
 		a.wireForm = false
 		b.Run("message/"+bc.name, func(b *testing.B) { serve(b, a, bc.owner) })
 	}
