@@ -67,7 +67,7 @@ func TestServeDNS(t *testing.T) {
 		{name: "mail.example.org.", qtype: dns.TypeA, answer: []string{"mail.example.org. 3600 IN A 203.0.113.25"}},
 		{name: "nowhere.example.org.", qtype: dns.TypeA, rcode: dns.RcodeNameError, ns: []string{soa}},
 
-		// One family only, and no name at all: never NXDOMAIN.
+		// A target with one family, and one that does not exist: never NXDOMAIN.
 		{name: "v4only.example.org.", qtype: dns.TypeA, answer: []string{"v4only.example.org. 60 IN A " + v4}},
 		nodata("v4only.example.org.", dns.TypeAAAA),
 		nodata("gone.example.org.", dns.TypeA),
@@ -96,7 +96,7 @@ func TestServeDNS(t *testing.T) {
 
 		{name: "x.both.example.org.", qtype: dns.TypeA, answer: []string{"x.both.example.org. 300 IN A " + v4}},
 	} {
-		for _, turn := range []string{"first", "again"} { // looked up, and remembered
+		for _, turn := range []string{"first", "again"} { // looked up, and then cached
 			t.Run(tc.name+dns.TypeToString[tc.qtype]+"/"+turn, func(t *testing.T) { tc.check(t, a) })
 		}
 	}
@@ -132,8 +132,8 @@ func (b *countingBackend) ServeDNS(_ context.Context, w dns.ResponseWriter, r *d
 	return dns.RcodeSuccess, nil
 }
 
-// The backend is asked no more than once a second whether it has a name under a wildcard, and less often when the
-// data is not its own.
+// The plugin asks the backend at most once a second whether it has a name under a wildcard, and less often when the
+// backend is not authoritative.
 func TestWildcardAsksRarely(t *testing.T) {
 	for _, tc := range []struct {
 		authoritative bool
@@ -158,8 +158,7 @@ func TestWildcardAsksRarely(t *testing.T) {
 	}
 }
 
-// However many names clients think of, the memory for them is bounded, and so are the lookups: under a wildcard of the
-// Corefile and under one of the zone.
+// Memory and lookups are bounded however many names clients query below a wildcard, of the Corefile or of the zone.
 func TestRandomNames(t *testing.T) {
 	const size = 1000
 	names := 1_000_000
@@ -206,7 +205,7 @@ func TestRandomNames(t *testing.T) {
 	}
 }
 
-// A failure is not worked out anew for each query of a second either.
+// The plugin asks the backend for the answer to a failure once a second, too.
 func TestFailureAsksRarely(t *testing.T) {
 	up, backend := fake.New(t, fake.Rcode(dns.RcodeRefused)), &countingBackend{authoritative: true}
 	a, c := newAlias(t, "example.org", "record @ target.example\nupstream "+up.Addr, backend)
@@ -233,7 +232,7 @@ func (r *recorder) WriteMsg(m *dns.Msg) error {
 	return nil
 }
 
-// A class or an operation other than a query for the internet is none of the plugin's business.
+// The plugin passes on queries of other classes, operations and types.
 func TestPassedOn(t *testing.T) {
 	up := fake.New(t, good)
 	next := plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
@@ -275,7 +274,7 @@ func dump(f *file.File) (s []string) {
 	return append(s, z.SOA.String())
 }
 
-// What file hands out belongs to file.
+// The plugin does not change the records that file hands out.
 func TestBackendUnchanged(t *testing.T) {
 	up := fake.New(t, fake.Rcode(dns.RcodeServerFailure))
 	backend := zoneFile(t, nil, "b.example.org. 3600 IN A 203.0.113.2", "_x.b.example.org. 3600 IN TXT x")
@@ -301,7 +300,7 @@ func TestBackendUnchanged(t *testing.T) {
 	}
 }
 
-// Plugins change what they get; another client's answer must not show it.
+// Other plugins change the answers that they get; the answer of the next client must not show it.
 func TestAnswersAreClientsOwn(t *testing.T) {
 	up := fake.New(t, good)
 	a, _ := newAlias(t, "example.org", "record @ target.example\nrecord x none.example\nupstream "+up.Addr, zoneFile(t, nil))
@@ -326,7 +325,7 @@ func TestAnswersAreClientsOwn(t *testing.T) {
 	}
 }
 
-// The owner is what the client asked for, but in lower case, and the message repeats the question as it came.
+// A target inside ZONES is this server's own data: an alias, or what the backend has.
 func TestTargetInside(t *testing.T) {
 	up := fake.New(t, fake.Zone(
 		"out.example. 300 IN A "+v4,
@@ -346,7 +345,7 @@ func TestTargetInside(t *testing.T) {
 	a, c := newAlias(t, "example.org", `
 		record @ www.example.org
 		record chained here.example.org 60
-		record leaves there.example.org
+		record outward there.example.org
 		record twice out2.example.org
 		record out2 out.example 50
 		record *.wild out.example
@@ -365,7 +364,7 @@ func TestTargetInside(t *testing.T) {
 		{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 120 IN A 203.0.113.80", "example.org. 120 IN A 203.0.113.81"}},
 		{name: "example.org.", qtype: dns.TypeAAAA, ns: []string{soa}},
 		{name: "chained.example.org.", qtype: dns.TypeA, answer: []string{"chained.example.org. 60 IN A 203.0.113.80", "chained.example.org. 60 IN A 203.0.113.81"}},
-		{name: "leaves.example.org.", qtype: dns.TypeA, answer: []string{"leaves.example.org. 90 IN A 192.0.2.2"}},
+		{name: "outward.example.org.", qtype: dns.TypeA, answer: []string{"outward.example.org. 90 IN A 192.0.2.2"}},
 		{name: "twice.example.org.", qtype: dns.TypeA, answer: []string{"twice.example.org. 50 IN A " + v4}},
 		{name: "viawild.example.org.", qtype: dns.TypeA, answer: []string{"viawild.example.org. 300 IN A " + v4}},
 		{name: "nodata.example.org.", qtype: dns.TypeA, ns: []string{soa}},
@@ -381,7 +380,7 @@ func TestTargetInside(t *testing.T) {
 		t.Errorf("the upstream was asked %d times for this server's own data", n)
 	}
 
-	// A change in the zone shows within a second.
+	// The plugin sees a change in the zone within a second.
 	if err := backend.Z["example.org."].Insert(fake.RRs("www.example.org. 120 IN A 203.0.113.82")[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -406,7 +405,7 @@ func TestLinksOnBothSides(t *testing.T) {
 	}
 }
 
-// Without a backend there is nobody to ask but the upstream, and no SOA record.
+// Without a backend the plugin asks the upstream alone, and there is no SOA record.
 func TestNoBackend(t *testing.T) {
 	up := fake.New(t, fake.Zone("app.example.org. 300 IN A "+v4))
 	a, _ := newAlias(t, "example.org", "record @ app.example.org\nupstream "+up.Addr, nil)
@@ -421,7 +420,7 @@ func TestRootZone(t *testing.T) {
 	queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 300 IN A " + v4}}.check(t, a)
 }
 
-// The proofs that a name does not exist must not go out with it.
+// When a record makes a name exist, the denials of its existence are removed.
 func TestExistingWriter(t *testing.T) {
 	denial := fake.RRs(exampleSOA,
 		"example.org. 3600 IN RRSIG SOA 13 2 3600 20300101000000 20200101000000 1 example.org. c2ln",
@@ -459,7 +458,7 @@ func TestExistingWriter(t *testing.T) {
 	}
 }
 
-// A backend that is stuck or broken holds up nobody for longer than an upstream may.
+// A backend that is stuck or broken delays no query for longer than an upstream can.
 func TestBadBackend(t *testing.T) {
 	up := fake.New(t, good)
 	stuck := make(chan struct{})
@@ -507,7 +506,7 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-// Large answers go out whole over TCP and are cut by the server for UDP; their order is kept.
+// The response has all addresses of a large answer, in their order; the server truncates it for UDP.
 func TestManyAddresses(t *testing.T) {
 	var records, want []string
 	for i := range 200 {

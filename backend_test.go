@@ -19,8 +19,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// However many ask at the moment when what the backend said is too old, it is asked about the addresses once, and once
-// about the alias.
+// When the backend answer has expired, many queries at once make one query for the addresses and one for the alias.
 func TestBackendAskedOnce(t *testing.T) {
 	up := fake.New(t, good)
 	backend := &zoneBackend{delay: 20 * time.Millisecond}
@@ -63,8 +62,8 @@ func TestSlowBackend(t *testing.T) {
 	}
 }
 
-// A backend that says at once that there are no addresses, and not in time whether there is an alias: nobody is to
-// remember that.
+// A backend answers at once that there are no addresses, and not in time whether there is an alias: resolvers must not
+// cache the negative answer for long.
 func TestLateAlias(t *testing.T) {
 	up := fake.New(t, good)
 	zone := zoneFile(t, nil, "example.org. 60 IN ALIAS target.example.")
@@ -95,7 +94,7 @@ func TestLateAlias(t *testing.T) {
 	}
 }
 
-// A wildcard of the Corefile does not take names that the backend may well have, but cannot tell of.
+// A wildcard of the Corefile does not apply to names that the backend may have, while its zone is expired.
 func TestWildcardAndUnableBackend(t *testing.T) {
 	up := fake.New(t, good)
 	next := plugin.HandlerFunc(func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) {
@@ -108,7 +107,7 @@ func TestWildcardAndUnableBackend(t *testing.T) {
 	queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 300 IN A " + v4}}.check(t, a)
 }
 
-// What the backend says this moment counts for more than what it said a moment ago.
+// The backend's response to the client's query wins over the cached backend answer.
 func TestZoneChangesUnderHolding(t *testing.T) {
 	up := fake.New(t, good)
 	backend := new(zoneBackend)
@@ -120,7 +119,7 @@ func TestZoneChangesUnderHolding(t *testing.T) {
 	backend.zone.Store(aliased)
 	queryTest{name: "b.example.org.", qtype: dns.TypeA, answer: []string{"b.example.org. 60 IN A " + v4}}.check(t, a)
 
-	// Along a chain too a change is seen within a second of the query, however much of it was looked at before.
+	// The plugin sees a change along a chain within a second, whichever parts of the chain were queried before.
 	c.Advance(600 * time.Millisecond)
 	query(t, a, "b.example.org.", dns.TypeA)
 	c.Advance(300 * time.Millisecond)
@@ -129,7 +128,7 @@ func TestZoneChangesUnderHolding(t *testing.T) {
 	c.Advance(700 * time.Millisecond)
 	queryTest{name: "a.example.org.", qtype: dns.TypeA, answer: []string{"a.example.org. 60 IN A 203.0.113.1"}}.check(t, a)
 
-	// What was delegated, and is not any more.
+	// A name that was delegated, and is not any more.
 	backend.zone.Store(zoneFile(t, nil, "sub.example.org. 60 IN NS ns.elsewhere.example.", "x.example.org. 60 IN ALIAS www.sub.example.org."))
 	c.Advance(time.Second)
 	query(t, a, "x.example.org.", dns.TypeA)
@@ -138,7 +137,7 @@ func TestZoneChangesUnderHolding(t *testing.T) {
 	queryTest{name: "x.example.org.", qtype: dns.TypeA, answer: []string{"x.example.org. 60 IN A 203.0.113.2"}}.check(t, a)
 }
 
-// A backend whose links are each slow in themselves does not hold up a query for all of them, nor the end.
+// A backend that is slow for each link of a chain delays neither a query by all of them, nor the stop.
 func TestSlowChain(t *testing.T) {
 	var zone []string
 	for i := range 15 {
@@ -164,7 +163,7 @@ func TestSlowChain(t *testing.T) {
 	}
 }
 
-// A backend that is stuck, whatever its context says, is not asked without end.
+// The queries to a backend that is stuck, and ignores its context, are bounded.
 func TestStuckBackend(t *testing.T) {
 	up := fake.New(t, good)
 	stuck := make(chan struct{})
@@ -180,7 +179,7 @@ func TestStuckBackend(t *testing.T) {
 	}
 }
 
-// What the backend said goes on to the client through plugins that change the message, while others look at it.
+// Other plugins change the message on its way to the client while other queries read the cached backend answer.
 func TestHeldMessageChanges(t *testing.T) {
 	up := fake.New(t, good)
 	a, c := newAlias(t, "example.org", "upstream "+up.Addr, zoneFile(t, nil, "www.example.org. 60 IN A 203.0.113.1"))
@@ -199,8 +198,7 @@ func TestHeldMessageChanges(t *testing.T) {
 	clients.Wait()
 }
 
-// Where the backend is not authoritative it is not asked for aliases: a resolver behind forward would have to look
-// for them.
+// A backend that is not authoritative is not queried for aliases: a resolver behind forward would have to look them up.
 func TestForeignBackend(t *testing.T) {
 	up := fake.New(t, good)
 	var asked []uint16

@@ -132,7 +132,7 @@ func BenchmarkCorefile(b *testing.B) {
 // overPlainDNS is the context of queries to a server of plain DNS.
 var overPlainDNS = context.WithValue(context.Background(), dnsserver.Key{}, &dnsserver.Server{Addr: "dns://:53"})
 
-// serve asks h for the A records of owner.
+// serve queries h for the A records of owner.
 func serve(b *testing.B, h plugin.Handler, owner string) {
 	r, w := new(dns.Msg).SetQuestion(owner, dns.TypeA), new(sink)
 	h.ServeDNS(overPlainDNS, w, r)
@@ -210,7 +210,7 @@ func heapInUse() uint64 {
 	return s[0].Value.Uint64()
 }
 
-// sink is a client over UDP that does not look at what it gets.
+// sink is a client over UDP that ignores responses.
 type sink struct{ test.ResponseWriter }
 
 var sinkAddr net.Addr = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000}

@@ -46,7 +46,7 @@ func (r *fakeResolver) resolve(ctx context.Context, q lookup.Question, attempts 
 	return out, err
 }
 
-// say sets what the next lookups end in.
+// say sets the outcome of the next lookups.
 func (r *fakeResolver) say(out lookup.Outcome, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,7 +84,7 @@ func inBubble(t *testing.T, properties string, f func(t *testing.T, a *Alias, r 
 	})
 }
 
-// A step waits, queries the A records of the alias, and says what it expects.
+// step is a wait, a query for the A records of the alias, and what is expected of it.
 type step struct {
 	after   time.Duration   // since the last step
 	say     *lookup.Outcome // what the upstream says from here on
@@ -281,7 +281,7 @@ func TestPopularNameNeverWaits(t *testing.T) {
 	})
 }
 
-// No more than cache_size answers are remembered, whatever is asked for.
+// At most cache_size answers are cached, whatever clients query.
 func TestCacheSize(t *testing.T) {
 	inBubble(t, "cache_size 100", func(t *testing.T, a *Alias, r *fakeResolver) {
 		for i := range 10_000 {
@@ -289,7 +289,7 @@ func TestCacheSize(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := a.cache.entries.Len(); n > 100 {
-			t.Errorf("%d answers are remembered", n)
+			t.Errorf("%d answers are cached", n)
 		}
 	})
 }
@@ -322,21 +322,21 @@ func TestAddressChanges(t *testing.T) {
 	})
 }
 
-// A resolver that fails takes all targets with it; the log says so, but not for each of them.
+// When a resolver fails, all targets fail; the log has a bounded number of messages about them.
 func TestMessagesAreBounded(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		said := 0
-		logf := func(string, ...any) { said++ }
+		logged := 0
+		logf := func(string, ...any) { logged++ }
 		for range 10 * maxMessages {
 			a.cache.log.limited(logf, "")
 		}
-		if said != maxMessages || a.cache.log.suppressed.Load() != 9*maxMessages {
-			t.Errorf("%d said, %d left out", said, a.cache.log.suppressed.Load())
+		if logged != maxMessages || a.cache.log.suppressed.Load() != 9*maxMessages {
+			t.Errorf("%d logged, %d suppressed", logged, a.cache.log.suppressed.Load())
 		}
 		time.Sleep(time.Second)
 		a.cache.log.limited(logf, "")
-		if said != maxMessages+1 || a.cache.log.suppressed.Load() != 0 {
-			t.Errorf("a second later: %d said, %d left out", said, a.cache.log.suppressed.Load())
+		if logged != maxMessages+1 || a.cache.log.suppressed.Load() != 0 {
+			t.Errorf("a second later: %d logged, %d suppressed", logged, a.cache.log.suppressed.Load())
 		}
 	})
 }
@@ -373,8 +373,8 @@ func TestAsFailure(t *testing.T) {
 	}
 }
 
-// While the resolver fails, what clients have somebody else's targets looked up for does not push out the last answers for
-// popular names. A popular name is looked for once a second, for its answer is kept as long.
+// While the resolver fails, a flood of queries for other targets does not evict the last answers for popular names. Each
+// popular name is queried once a second.
 func TestPopularNamesSurviveFlood(t *testing.T) {
 	const popular = 10
 	for _, tc := range []struct {
@@ -422,7 +422,7 @@ func TestPopularNamesSurviveFlood(t *testing.T) {
 }
 
 // A target whose addresses change with each lookup costs one lookup in min_ttl, and its messages in the log are few and
-// short however many addresses there are.
+// short, however many addresses it has.
 func TestChangingTarget(t *testing.T) {
 	out := logged(t)
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
@@ -456,7 +456,7 @@ func TestChangingTarget(t *testing.T) {
 	})
 }
 
-// A target that has addresses now, and none in the next moment, is looked up as seldom as any with this TTL.
+// A target that has addresses now and none a moment later is looked up as rarely as any with this TTL.
 func TestFlappingTarget(t *testing.T) {
 	logged(t)
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {

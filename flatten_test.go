@@ -73,7 +73,7 @@ func TestFlatten(t *testing.T) {
 	}
 }
 
-// etcd and its like look up in this server where a CNAME record leads to, and leave it out when they cannot.
+// etcd and similar plugins look up in this server where a CNAME record leads, and omit the record when they cannot.
 func TestFlattenThroughServer(t *testing.T) {
 	up := fake.New(t, good)
 	var asked atomic.Int32
@@ -119,7 +119,7 @@ func TestFlattenFallback(t *testing.T) {
 	queryTest{name: "example.org.", qtype: dns.TypeA, answer: []string{"example.org. 30 IN A " + v4}}.check(t, a)
 }
 
-// A CNAME record of the zone that leads to an alias comes with the addresses of that, and not with those it hides.
+// When a CNAME record of the zone leads to an alias, the response has the alias's addresses, and not those that it hides.
 func TestCNAMEToAlias(t *testing.T) {
 	up := fake.New(t, fake.Zone("target.example. 300 IN A "+v4, "example. 300 IN SOA ns.example. host.example. 1 2 3 4 60"))
 	backend := zoneFile(t, nil,

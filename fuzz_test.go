@@ -8,7 +8,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Whatever is in the block, it is taken and makes sense, or refused with file and line.
+// The parser accepts a block, with values that are in range, or refuses it with file and line.
 func FuzzCorefile(f *testing.F) {
 	for _, seed := range []string{
 		"record @ target.example\nrecord www target.example. 60\nrecord * a.b.c 1h\nupstream 192.0.2.1 tls://192.0.2.2%dns.example",

@@ -53,13 +53,13 @@ func (c *clock) Advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// parse returns the configuration that the properties make in a block of the given zones.
+// parseBlock returns the configuration that the properties make in a block of the given zones.
 func parseBlock(zones, properties string) (*config, error) {
 	c := caddy.NewTestController("dns", fmt.Sprintf("alias %s {\n%s\n}", zones, properties))
 	return parseConfig(c)
 }
 
-// newAlias returns a started plugin and its clock. The records have not been resolved.
+// newAlias returns a started plugin and its clock. The records have not been looked up.
 func newAlias(t testing.TB, zones, properties string, next plugin.Handler) (*Alias, *clock) {
 	t.Helper()
 	cfg, err := parseBlock(zones, properties)
@@ -169,7 +169,7 @@ func (tc queryTest) check(t *testing.T, h plugin.Handler) {
 	wantText(t, "authority", m.Ns, tc.ns...)
 }
 
-// withStatus returns a context with metadata, and what tells the status that alias set in it.
+// withStatus returns a context with metadata, and a function that returns the status that alias set in it.
 func withStatus() (context.Context, func() string) {
 	ctx := metadata.ContextWithMetadata(context.Background())
 	return ctx, func() string {
@@ -188,7 +188,7 @@ func counted(t testing.TB, c prometheus.Counter, do func()) float64 {
 	return testutil.ToFloat64(c) - before
 }
 
-// answered returns the counter of answers with a status, for queries that no server has a part in.
+// answered returns the counter of answers with a status, for queries without a server.
 func answered(s status) prometheus.Counter {
 	return answersCount.WithLabelValues("", "example.org.", s.String())
 }

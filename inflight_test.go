@@ -16,7 +16,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A lookup that somebody waits for with something stale at hand is one attempt, and any other as many as there may be.
+// A lookup that a client with a stale answer waits for makes one attempt; any other makes all.
 func TestAttempts(t *testing.T) {
 	inBubble(t, "retries 3\nstale 1m", func(t *testing.T, a *Alias, r *fakeResolver) {
 		ask(t, a)                     // cold
@@ -34,7 +34,7 @@ func TestAttempts(t *testing.T) {
 	})
 }
 
-// Without stale answers the refresh is all that stands between a lost packet and an empty answer.
+// Without stale answers, a prefetch makes all attempts: one lost packet must not lead to an empty answer.
 func TestAttemptsWithoutStale(t *testing.T) {
 	inBubble(t, "retries 3\nstale 0", func(t *testing.T, a *Alias, r *fakeResolver) {
 		ask(t, a)
@@ -47,7 +47,7 @@ func TestAttemptsWithoutStale(t *testing.T) {
 	})
 }
 
-// However many want it, there is one lookup of a question.
+// However many clients query a name, there is one lookup of a question.
 func TestOneLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		r.delay = 400 * time.Millisecond
@@ -69,7 +69,7 @@ func TestOneLookup(t *testing.T) {
 	})
 }
 
-// A query that comes just when a lookup ends does not start another one on what it saw before.
+// A query that saw no entry, and comes just when a lookup finishes, does not start another lookup.
 func TestLateToTheLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		a.cache.get(target, lookup.NoLimit, "example.org.", nil)
@@ -79,13 +79,13 @@ func TestLateToTheLookup(t *testing.T) {
 		}
 		for range 100 {
 			if !finished(e).doneWithin(a.cache.timeout / 5) {
-				t.Fatal("a lookup that is over was not waited for")
+				t.Fatal("a finished lookup was not seen as such")
 			}
 		}
 	})
 }
 
-// What was evicted while a query looked at it is looked up.
+// When an entry is evicted while a query looks at it, the query starts a lookup.
 func TestEvictedMeanwhile(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		e, _, _ := a.cache.get(target, lookup.NoLimit, "example.org.", nil)
@@ -96,7 +96,7 @@ func TestEvictedMeanwhile(t *testing.T) {
 	})
 }
 
-// While the first query for a stale answer waits for its attempt, the others wait for a moment only.
+// While the first query with a stale answer waits for its attempt, the others wait a moment only.
 func TestFollowersOfAStaleAnswer(t *testing.T) {
 	inBubble(t, "timeout 500ms", func(t *testing.T, a *Alias, r *fakeResolver) {
 		ask(t, a)
@@ -132,7 +132,7 @@ func TestFollowersOfAStaleAnswer(t *testing.T) {
 	})
 }
 
-// A resolver that is quick enough gives all of them the fresh answer.
+// When the resolver is quick enough, all of them get the fresh answer.
 func TestFollowersOfAFreshAnswer(t *testing.T) {
 	inBubble(t, "timeout 500ms", func(t *testing.T, a *Alias, r *fakeResolver) {
 		ask(t, a)
@@ -151,7 +151,7 @@ func TestFollowersOfAFreshAnswer(t *testing.T) {
 	})
 }
 
-// Past max_concurrent a lookup fails at once, and that is not the target's fault.
+// Past max_concurrent a lookup fails at once, and the target does not count as failing.
 func TestMaxConcurrent(t *testing.T) {
 	inBubble(t, "max_concurrent 4", func(t *testing.T, a *Alias, r *fakeResolver) {
 		r.delay = 100 * time.Millisecond
@@ -209,7 +209,7 @@ func TestBackgroundLeavesRoom(t *testing.T) {
 	})
 }
 
-// A panic in a lookup is a failure and strands nobody.
+// A panic in a lookup is a failure, and everybody who waits for the lookup gets it.
 func TestPanicInLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		a.cache.resolve = func(context.Context, lookup.Question, int) (lookup.Outcome, error) { panic("lookup") }
@@ -225,7 +225,7 @@ func TestPanicInLookup(t *testing.T) {
 	})
 }
 
-// While lookups of targets that hang take all of max_concurrent, what is remembered is served as ever: fresh, and then stale.
+// While lookups of targets that hang take all of max_concurrent, cached answers are served as ever: fresh, and then stale.
 func TestStarvedLookups(t *testing.T) {
 	logged(t)
 	inBubble(t, "max_concurrent 4", func(t *testing.T, a *Alias, r *fakeResolver) {

@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// Both families of every record are resolved at start-up, each target once.
+// Both families of every record are looked up at start-up, each target once.
 func TestPrime(t *testing.T) {
 	up := fake.New(t, good)
 	a, _ := newAlias(t, "example.org", `
@@ -31,7 +31,7 @@ func TestPrime(t *testing.T) {
 		record own mail.example.org
 		upstream `+up.Addr, zoneFile(t, nil, "mail.example.org. 60 IN A 203.0.113.25", "mail.example.org. 60 IN AAAA 2001:db8::25"))
 	if a.Ready() {
-		t.Error("ready before anything was resolved")
+		t.Error("ready before anything was looked up")
 	}
 	running.prime(nil)
 	running.prime(nil) // as after each reload
@@ -51,11 +51,11 @@ func TestPrime(t *testing.T) {
 		t.Error("the first query had to wait for a lookup")
 	}
 	if n := entries.Len(); n != 2 {
-		t.Errorf("%v answers remembered", n)
+		t.Errorf("%v cache entries", n)
 	}
 }
 
-// No more is resolved than can be remembered, and not more at once than background lookups may be.
+// The start looks up no more than the cache holds, with no more lookups in flight than there may be in the background.
 func TestPrimeBounds(t *testing.T) {
 	up := fake.New(t, fake.Late(time.Millisecond, func(w dns.ResponseWriter, r *dns.Msg) {
 		fake.Answer(r.Question[0].Name+" 300 IN A "+v4, r.Question[0].Name+" 300 IN AAAA "+v6)(w, r)
@@ -72,7 +72,7 @@ func TestPrimeBounds(t *testing.T) {
 	}
 }
 
-// Aliases that lead to each other are told of at the start.
+// The start logs aliases that lead to each other.
 func TestPrimeCycle(t *testing.T) {
 	var out strings.Builder
 	clog.SetOutput(&out)
@@ -85,12 +85,12 @@ func TestPrimeCycle(t *testing.T) {
 	}
 }
 
-// Whichever instance is asked, it speaks for those of the other server blocks.
+// Each instance reports readiness for the instances of all server blocks.
 func TestReadyOfAll(t *testing.T) {
 	silent, up := fake.New(t, nil), fake.New(t, good)
 	first, _ := newAlias(t, "example.org", "record @ target.example\ntimeout 150ms\nretries 0\nupstream "+silent.Addr, nil)
 	second, _ := newAlias(t, "example.net", "record @ target.example\nupstream "+up.Addr, nil)
-	third, _ := newAlias(t, "example.com", "upstream "+up.Addr, nil) // nothing to resolve
+	third, _ := newAlias(t, "example.com", "upstream "+up.Addr, nil) // nothing to look up
 	running.prime(nil)
 	second.priming.Wait()
 	third.priming.Wait()
@@ -140,7 +140,7 @@ func TestLeftBehind(t *testing.T) {
 	})
 }
 
-// It is the servers' business when they stop, and how often they say so.
+// A second stop does nothing.
 func TestStopTwice(t *testing.T) {
 	a, _ := newAlias(t, "example.org", "upstream 127.0.0.1", nil)
 	a.stop()
@@ -205,7 +205,7 @@ func TestMetricNames(t *testing.T) {
 	up.Set(fake.Zone("target.example. 300 IN A 192.0.2.99"))
 	c.Advance(280 * time.Second)
 	query(t, a, "example.org.", dns.TypeA)
-	wait(t, time.Second, "no refresh", func() bool { return up.Asked("target.example.", dns.TypeA) == 2 })
+	wait(t, time.Second, "no prefetch", func() bool { return up.Asked("target.example.", dns.TypeA) == 2 })
 	a.cache.stop()
 
 	want := map[string][]string{

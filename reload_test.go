@@ -37,7 +37,7 @@ func deafInstance(t *testing.T, number int, zones, properties string) *Alias {
 	return a
 }
 
-// answers checks how a answers for the name: with the status and the address, if any.
+// answers checks that a answers for the name with the status, and with the address if there is one.
 func (s status) answers(t *testing.T, a *Alias, name, addr string) {
 	t.Helper()
 	var m *dns.Msg
@@ -51,7 +51,7 @@ func (s status) answers(t *testing.T, a *Alias, name, addr string) {
 	}
 }
 
-// What a reload keeps. The upstream is silent by then.
+// What a reload keeps in the cache. The upstream is silent by then.
 func TestReloadKeeps(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "db")
 	const record = "record @ target.example\nrecord new target.example\ntimeout 50ms\nretries 0\n"
@@ -105,7 +105,7 @@ func TestReloadKeeps(t *testing.T) {
 	}
 }
 
-// An upstream that turns out to be the wrong one, and the way back.
+// A reload changes to a wrong upstream, and the next one back.
 func TestReloadThereAndBack(t *testing.T) {
 	up, wrong := fake.New(t, good), fake.New(t, nil)
 	properties := "record @ target.example\ntimeout 50ms\nretries 0\nupstream "
@@ -121,7 +121,7 @@ func TestReloadThereAndBack(t *testing.T) {
 	up.Set(good)
 }
 
-// What one resolver says is no business of a server block that has another, or of another file.
+// Server blocks with other upstreams, or another file, do not share cache entries.
 func TestMemoriesApart(t *testing.T) {
 	up, silent := fake.New(t, good), fake.New(t, nil)
 	file := filepath.Join(t.TempDir(), "db")
@@ -133,15 +133,15 @@ func TestMemoriesApart(t *testing.T) {
 	failed.answers(t, b, "example.org.", "")
 	hit.answers(t, c, "example.org.", v4)
 	if a.cache.entries != c.cache.entries || a.cache.entries.Size() != 100_007 {
-		t.Error("two blocks with the same upstream share no memory, of the size of both")
+		t.Error("two blocks with the same upstream share no entries of the size of both")
 	}
 	c.stop()
 	if n := a.cache.entries.Size(); n != 100_000 {
-		t.Errorf("the memory is for %d answers, after one block has gone", n)
+		t.Errorf("there is room for %d answers after one block has ended", n)
 	}
 }
 
-// The records that are in the file make it ready, whatever the upstream does.
+// An instance is ready when the file has the answers for all records, whatever the upstream does.
 func TestReadyFromFile(t *testing.T) {
 	up := fake.New(t, good)
 	properties := "record @ target.example\nupstream " + up.Addr + "\npersist " + filepath.Join(t.TempDir(), "db")
@@ -156,7 +156,7 @@ func TestReadyFromFile(t *testing.T) {
 	hit.answers(t, b, "example.org.", v4)
 }
 
-// A file that cannot be used keeps nothing from being served.
+// Answers are served whatever is wrong with the file.
 func TestUnusableFile(t *testing.T) {
 	dir := t.TempDir()
 	up := fake.New(t, good)
@@ -170,7 +170,7 @@ func TestUnusableFile(t *testing.T) {
 	}
 }
 
-// Reloads that fail late leave instances behind, which have no part in the next.
+// Instances of reloads that failed have no part in the next reload.
 func TestReloadAfterFailure(t *testing.T) {
 	up, wrong, silent := fake.New(t, good), fake.New(t, nil), fake.New(t, nil)
 	properties := "record @ target.example\ntimeout 50ms\nretries 0\nupstream "
@@ -180,7 +180,7 @@ func TestReloadAfterFailure(t *testing.T) {
 	for i, addr := range []string{wrong.Addr, silent.Addr} {
 		left = append(left, deafInstance(t, 2+i, "example.org", properties+addr))
 	}
-	// What is learned meanwhile is taken over by the next that tries.
+	// The next reload takes over what the running instance has learned meanwhile.
 	a.cache.settle(question("target.example.", dns.TypeA), "", answers.None, lookup.Outcome{Addrs: addrs2, TTL: 300}, nil)
 	b := instance(t, 4, "example.org", properties+silent.Addr)
 	a.stop()
@@ -188,7 +188,7 @@ func TestReloadAfterFailure(t *testing.T) {
 	runtime.KeepAlive(left)
 }
 
-// What a wrong resolver said does not replace what the right one has, when that comes back and is down.
+// A wrong resolver's answers do not replace those of the right one, when a reload brings that back while it is down.
 func TestReloadFromWrong(t *testing.T) {
 	up, wrong := fake.New(t, good), fake.New(t, fake.Rcode(dns.RcodeNameError))
 	properties := "record @ target.example\ntimeout 50ms\nretries 0\npersist " + filepath.Join(t.TempDir(), "db") + "\nupstream "

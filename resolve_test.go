@@ -18,7 +18,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// reply returns a handler that changes the good response before it is sent.
+// respond returns a handler that changes the good response before it is sent.
 func respond(change func(m *dns.Msg)) fake.Handler {
 	return func(w dns.ResponseWriter, r *dns.Msg) {
 		m := new(dns.Msg).SetReply(r)
@@ -54,7 +54,7 @@ func links(n int) []string {
 	return rrs
 }
 
-// A row of the outcome table: what the upstream says, and what comes of it.
+// A row of the outcome table: what the upstream answers, and what comes of it.
 var outcomes = []struct {
 	name    string
 	handler fake.Handler
@@ -64,7 +64,7 @@ var outcomes = []struct {
 	ttl     uint32 // of the addresses
 	addrs   int    // how many addresses; 0 with no failure: NODATA
 	fails   bool
-	ede     uint16 // when it fails and nothing is remembered
+	ede     uint16 // when it fails and nothing is cached
 	asks    int    // queries in one attempt; 0: not counted
 }{
 	{name: "addresses", handler: good, outcome: "success", addrs: 1, ttl: 300, asks: 1},
@@ -174,8 +174,8 @@ func shut(up *fake.Server, ports string) {
 	}
 }
 
-// The left column of the table: nothing is remembered.
-func TestOutcomeNothingRemembered(t *testing.T) {
+// The left column of the table: nothing is cached.
+func TestOutcomeNothingCached(t *testing.T) {
 	for _, tc := range outcomes {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -221,8 +221,8 @@ func TestOutcomeNothingRemembered(t *testing.T) {
 	}
 }
 
-// The right column: a stale answer is remembered.
-func TestOutcomeStaleRemembered(t *testing.T) {
+// The right column: an expired answer is cached.
+func TestOutcomeExpiredCached(t *testing.T) {
 	for _, tc := range outcomes {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -283,7 +283,7 @@ func TestNoEDNS(t *testing.T) {
 	}
 }
 
-// on_failure servfail is for when there is nothing else, the backend's own addresses included.
+// on_failure applies when there is nothing else to serve, not even addresses of the backend.
 func TestOnFailure(t *testing.T) {
 	own := "example.org. 3600 IN A 203.0.113.1"
 	for _, tc := range []struct {
@@ -360,7 +360,7 @@ func TestIdleConnectionClosed(t *testing.T) {
 	}
 }
 
-// A response with the wrong ID may come first: somebody else has sent it.
+// A response with the wrong ID, from a spoofer, may come before the right one.
 func TestSpoofedThenRight(t *testing.T) {
 	up := fake.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
 		spoof := new(dns.Msg).SetReply(r)
@@ -373,7 +373,7 @@ func TestSpoofedThenRight(t *testing.T) {
 	wantText(t, "answer", query(t, a, "example.org.", dns.TypeA).Answer, "example.org. 300 IN A "+v4)
 }
 
-// A stop waits for the attempt under way and leaves out the others.
+// A stop waits for the attempt in flight, and no further attempt is made.
 func TestStopDuringLookup(t *testing.T) {
 	up := fake.New(t, nil)
 	a, _ := newAlias(t, "example.org", "record @ target.example\ntimeout 500ms\nretries 10\nupstream "+up.Addr, nil)
@@ -392,11 +392,11 @@ func TestStopDuringLookup(t *testing.T) {
 		t.Errorf("%d queries, want 1", n)
 	}
 	if n := a.cache.entries.Len(); n != 0 {
-		t.Errorf("%d entries: the shutdown is remembered as the target's failure", n)
+		t.Errorf("%d entries: the stop is cached as a failure of the target", n)
 	}
 }
 
-// The answer that comes during a stop, or a reload, goes to the client who waits for it.
+// The client gets the answer that comes during a stop or a reload.
 func TestAnswerDuringStop(t *testing.T) {
 	stopping := make(chan struct{})
 	up := fake.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
@@ -412,8 +412,8 @@ func TestAnswerDuringStop(t *testing.T) {
 	wantText(t, "answer", (<-answers).Answer, "example.org. 300 IN A "+v4)
 }
 
-// What one query of a client costs the upstream at most: a target that is cold, with another CNAME record in each response,
-// and each response truncated over UDP.
+// What one query of a client costs the upstream at most: nothing is cached, each response has one more CNAME record, and
+// each is truncated over UDP.
 func TestMostRequests(t *testing.T) {
 	var n atomic.Int64
 	up := fake.New(t, overUDP(truncated, func(w dns.ResponseWriter, r *dns.Msg) {
@@ -424,7 +424,7 @@ func TestMostRequests(t *testing.T) {
 	const retries = 2
 	a, c := newAlias(t, "example.org", fmt.Sprintf("record * target.example\nretries %d\ntimeout 10s\nupstream %s", retries, up.Addr), nil)
 	const most = (1 + retries) * (lookup.MaxLinks + 1) * 2
-	for range 10 { // it is left alone then
+	for range 10 { // it backs off then
 		query(t, a, "www.example.org.", dns.TypeA)
 		c.Advance(minBackoff / 11)
 	}

@@ -30,11 +30,11 @@ func TestParseDefaults(t *testing.T) {
 		t.Errorf("defaults: %+v", cfg)
 	}
 	if got := fmt.Sprint(cfg.upstreams); got != "[{dns 192.0.2.1:53 } {dns [2001:db8::1]:53 }]" {
-		t.Errorf("resolvers: %s", got)
+		t.Errorf("upstreams: %s", got)
 	}
 }
 
-// Without an upstream property /etc/resolv.conf says who is asked.
+// Without the property upstream, /etc/resolv.conf has the upstreams.
 func TestParseResolvConf(t *testing.T) {
 	c := caddy.NewTestController("dns", "alias example.org")
 	cfg, err := parseConfig(c)
@@ -78,7 +78,7 @@ func TestParseProperties(t *testing.T) {
 	want := "[{dns 192.0.2.1:53 } {dns 192.0.2.2:5353 } {dns [2001:db8::1]:53 } {dns [2001:db8::2]:53 } {tls 192.0.2.3:853 } " +
 		"{tls 192.0.2.4:853 dns.example} {https 192.0.2.5:443 } {quic 192.0.2.6:853 } {dns [fe80::1%eth0]:53 }]"
 	if got := fmt.Sprint(cfg.upstreams); got != want {
-		t.Errorf("resolvers:\n%s, want\n%s", got, want)
+		t.Errorf("upstreams:\n%s, want\n%s", got, want)
 	}
 	var got []string
 	for owner, r := range cfg.records.All() {

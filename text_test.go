@@ -67,7 +67,7 @@ func TestText(t *testing.T) {
 			t.Run(tc.name+turn, func(t *testing.T) { q.check(t, a) })
 		}
 	}
-	// There is no room for it beside a CNAME record, in a referral, or under signatures.
+	// It cannot stand beside a CNAME record, in a referral, or under signatures.
 	for _, name := range []string{"cname.example.org.", "sub.example.org."} {
 		if diff := cmp.Diff(text(query(t, off, name, dns.TypeTXT).Answer), text(query(t, on, name, dns.TypeTXT).Answer)); diff != "" {
 			t.Errorf("%s (-off +on):\n%s", name, diff)

@@ -145,7 +145,7 @@ func TestTransfer(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the transfer (-want +got):\n%s", diff)
 	}
-	// One serial number, wherever it is seen.
+	// The published serial is the same everywhere.
 	if serial == 7 {
 		t.Error("the serial number is the backend's")
 	}
@@ -181,7 +181,7 @@ func TestTransfer(t *testing.T) {
 	}
 }
 
-// Zones without aliases, and signed ones, are the backend's business.
+// Zones without aliases, and signed ones, are transferred by the backend.
 func TestTransferUntouched(t *testing.T) {
 	up := fake.New(t, good)
 	for name, records := range map[string][]string{
@@ -229,7 +229,7 @@ func TestTransferOnFailure(t *testing.T) {
 			t.Errorf("omit: %v", got)
 		}
 		before := published(t, a)
-		// It comes back, and secondaries are notified, with a later serial if they have the zone without it.
+		// The target answers again, and secondaries are notified, with a later serial if they have the zone without it.
 		up.Set(fake.Zone("target.example. 300 IN A "+v4, "target.example. 300 IN AAAA "+v6, "bad.example. 300 IN A 192.0.2.2"))
 		c.Advance(31 * time.Second)
 		refresh(a)
@@ -291,7 +291,7 @@ func TestPrimaryStops(t *testing.T) {
 	}
 }
 
-// A zone whose aliases cannot be known is not transferred as the backend has it.
+// When the aliases of a zone are not known, the zone is not transferred as the backend has it.
 func TestTransferUnknown(t *testing.T) {
 	up := fake.New(t, good)
 	for name, spoil := range map[string]func(*Alias, *zoneBackend){
@@ -357,7 +357,7 @@ func TestTransferShadowed(t *testing.T) {
 	}
 }
 
-// A CNAME record at the apex, which other servers refuse, is flattened for them too.
+// A CNAME record at the apex, which other servers refuse, is transferred as addresses.
 func TestTransferFlattened(t *testing.T) {
 	up := fake.New(t, good)
 	backend := new(zoneBackend)

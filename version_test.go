@@ -60,7 +60,7 @@ func blockOf(t *testing.T, a *Alias, handlers ...plugin.Handler) *dnsserver.Conf
 	return block
 }
 
-// What the zone has said is good until the zone is another one, and no longer.
+// A backend answer is valid until the zone changes, and no longer.
 func TestUnchangedZone(t *testing.T) {
 	up := fake.New(t, fake.Zone("one.example. 3600 IN A 192.0.2.1", "two.example. 3600 IN A 192.0.2.2"))
 	first := func() *file.Zone {
@@ -94,7 +94,7 @@ func TestUnchangedZone(t *testing.T) {
 					want("192.0.2.1")
 				}
 				if a.backend.Answer(question(owner, dns.TypeA)) != held {
-					t.Errorf("%s: the zone was asked again", owner)
+					t.Errorf("%s: the backend was queried again", owner)
 				}
 				become(z, parseZone(t, "example.org.", owner+" 60 IN ALIAS two.example.")) // with the serial number that it had
 				want("192.0.2.2")
@@ -153,7 +153,7 @@ func TestCloserZone(t *testing.T) {
 	}
 }
 
-// Only the zones of what comes right after alias count: another plugin may answer first.
+// Only the zones of the plugins right behind alias count: another plugin may answer first.
 func TestZonesBehind(t *testing.T) {
 	z := parseZone(t, "example.org.")
 	f := file.File{Zones: file.Zones{Z: map[string]*file.Zone{"example.org.": z}, Names: []string{"example.org."}}}

@@ -92,7 +92,7 @@ func TestZoneData(t *testing.T) {
 		nodata("mail.example.org.", dns.TypeAAAA),
 		nodata("void.example.org.", dns.TypeA),
 
-		// Wildcards reach where they do.
+		// Wildcards reach as far as they do for other records.
 		{name: "any.shop.example.org.", qtype: dns.TypeA, answer: []string{"any.shop.example.org. 60 IN A " + v4}},
 		{name: "a.ny.shop.example.org.", qtype: dns.TypeAAAA, answer: []string{"a.ny.shop.example.org. 60 IN AAAA " + v6}},
 		nodata("own.shop.example.org.", dns.TypeA),
@@ -115,7 +115,7 @@ func TestZoneData(t *testing.T) {
 		{name: "none.example.org.", qtype: dns.TypeA, rcode: dns.RcodeNameError, ns: []string{exampleSOA}},
 		{name: `odd\.\ name.example.org.`, qtype: dns.TypeA, answer: []string{`odd\.\ name.example.org. 60 IN A ` + v4}},
 
-		// The Corefile wins, but its wildcards stand back from what the zone has.
+		// The Corefile wins, but its wildcards give way to names that the zone has.
 		{name: "rec.example.org.", qtype: dns.TypeA, answer: []string{"rec.example.org. 300 IN A 192.0.2.9"}},
 		{name: "x.wild.example.org.", qtype: dns.TypeA, answer: []string{"x.wild.example.org. 60 IN A " + v4}},
 		{name: "y.wild.example.org.", qtype: dns.TypeA, answer: []string{"y.wild.example.org. 300 IN A 192.0.2.9"}},
@@ -190,7 +190,7 @@ func TestChainsInZone(t *testing.T) {
 	}
 }
 
-// zoneBackend serves the zone that was put in last, counts what it is asked, and can be slow or gone.
+// zoneBackend serves the zone that was stored last, counts queries, and can be slow.
 type zoneBackend struct {
 	zone    atomic.Pointer[file.File]
 	queries atomic.Int32
@@ -210,7 +210,7 @@ func (b *zoneBackend) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns
 	return b.zone.Load().ServeDNS(ctx, w, r)
 }
 
-// A change in the zone is seen within a second, and until then the zone is asked once, whatever the load.
+// The plugin sees a change in the zone within a second, and until then queries the zone once, whatever the load.
 func TestZoneChanges(t *testing.T) {
 	up := fake.New(t, fake.Zone("one.example. 300 IN A 192.0.2.1", "two.example. 300 IN A 192.0.2.2"))
 	backend := new(zoneBackend)
@@ -253,7 +253,7 @@ func TestZoneChanges(t *testing.T) {
 	}
 }
 
-// One mistake is one message, by however many names clients come upon it.
+// One mistake is logged once, whatever names clients query.
 func TestToldOnce(t *testing.T) {
 	log := logged(t)
 	a, _ := newAlias(t, "example.org", "target_from x/y\nupstream 127.0.0.1", zoneFile(t, nil,
@@ -273,7 +273,7 @@ func TestToldOnce(t *testing.T) {
 	}
 }
 
-// A zone that is signed already gets one warning, unless dnssec makes good signatures.
+// A zone that is signed already gets one warning, unless dnssec signs the answers.
 func TestSignedZone(t *testing.T) {
 	up := fake.New(t, good)
 	sig := "example.org. 60 IN RRSIG TYPE65401 13 2 60 20300101000000 20200101000000 1 example.org. c2ln"
@@ -329,8 +329,8 @@ func TestTargetFrom(t *testing.T) {
 	}
 }
 
-// Labels may be what clients make of them: the memory for their targets is bounded by cache_size, however much there is to
-// each. So is that for the targets of records.
+// Clients may influence labels: memory for their targets is bounded by cache_size, however large the answers are. So is
+// memory for the targets of records.
 func TestLargeTargets(t *testing.T) {
 	const (
 		size  = 100
@@ -386,7 +386,7 @@ func TestLargeTargets(t *testing.T) {
 	}
 }
 
-// What file hands out belongs to file, whatever is made of it.
+// The plugin does not change the records that file hands out, whatever it makes of them.
 func TestZoneUnchanged(t *testing.T) {
 	up := fake.New(t, good)
 	records := []string{
