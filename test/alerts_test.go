@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Each alert has its unit tests, is in the page, and says where to read on.
+// Each alert has unit tests, a row in the page, and a link to the page on troubleshooting.
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	promtool := need(t, "promtool")
@@ -43,7 +43,7 @@ func TestAlerts(t *testing.T) {
 	checkRows(t, page, "| Alert | Severity | What it means |\n| --- | --- | --- |\n", rows)
 }
 
-// checkRows checks that the table below head has rows that begin like this.
+// checkRows checks that the rows of the table below head have these beginnings.
 func checkRows(t *testing.T, page, head string, beginnings []string) {
 	t.Helper()
 	_, table, found := strings.Cut(page, head)

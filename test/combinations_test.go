@@ -20,7 +20,7 @@ v4     60 IN ALIAS v4only.example.
 *.shop 60 IN ALIAS target.example.
 `
 
-// response is what a client sees of one: the records of the answer without their TTL, or the response code, or NODATA.
+// response is the records of an answer without their TTL, or the response code, or NODATA.
 type response string
 
 func responseOf(m *dns.Msg) response {
@@ -39,8 +39,8 @@ func responseOf(m *dns.Msg) response {
 	return response(strings.ReplaceAll(strings.Join(rrs, ", "), "\t", " "))
 }
 
-// TestCombinations asks the same with other plugins in the block, from many clients at once. The server is built with
-// the race detector.
+// With other plugins in the server block the answers are right too, with several clients at once. The server is built with the
+// race detector.
 func TestCombinations(t *testing.T) {
 	up := upstream.New(t, upstream.Zone(
 		"target.example. 300 IN A 192.0.2.1", "target.example. 300 IN A 192.0.2.2", "target.example. 300 IN AAAA 2001:db8::1",
@@ -65,7 +65,7 @@ func TestCombinations(t *testing.T) {
 		name       string
 		properties string
 		plugins    string
-		other      map[string]response // what is not as plain
+		other      map[string]response // that differ from plain
 		logged     string
 	}{
 		{name: "nothing"},
@@ -82,18 +82,18 @@ func TestCombinations(t *testing.T) {
 			"example.org. AAAA": "REFUSED", "v4.example.org. AAAA": "REFUSED", "own.example.org. AAAA": "REFUSED"}},
 		{name: "dns64", plugins: "dns64 {\nallow_ipv4\n}", other: map[string]response{
 			"v4.example.org. AAAA": "AAAA 64:ff9b::c000:204", "own.example.org. AAAA": "AAAA 64:ff9b::c000:250"}},
-		{name: "log", plugins: "metadata\nlog . \"told {name} {type} {/alias/target} {/alias/status}\"",
-			logged: "told example.org. A target.example. hit"},
+		{name: "log", plugins: "metadata\nlog . \"ALIAS {name} {type} {/alias/target} {/alias/status}\"",
+			logged: "ALIAS example.org. A target.example. hit"},
 		{name: "txt", properties: "txt", other: map[string]response{
 			"y.shop.example.org. TXT": `TXT "ALIAS for target.example"`, "example.org. TXT": `TXT "ALIAS for target.example"`}},
 		{name: "all", properties: "txt\nflatten all",
-			plugins: "metadata\nlog . \"told {name} {type} {/alias/target} {/alias/status}\"\ncache\nloadbalance\nminimal\nany\n" +
+			plugins: "metadata\nlog . \"ALIAS {name} {type} {/alias/target} {/alias/status}\"\ncache\nloadbalance\nminimal\nany\n" +
 				"rewrite name exact old.example.org example.org answer auto\ndns64 {\nallow_ipv4\n}\nacl {\nblock type HINFO\n}",
 			other: map[string]response{
 				"old.example.org. A": both, "v4.example.org. AAAA": "AAAA 64:ff9b::c000:204", "own.example.org. AAAA": "AAAA 64:ff9b::c000:250",
 				"y.shop.example.org. TXT": `TXT "ALIAS for target.example"`, "example.org. HINFO": "REFUSED",
 			},
-			logged: "told v4.example.org. A v4only.example. miss"},
+			logged: "ALIAS v4.example.org. A v4only.example. miss"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			want := maps.Clone(plain)
@@ -119,7 +119,7 @@ func TestCombinations(t *testing.T) {
 	}
 }
 
-// checkResponses asks for each "name type", over UDP, and compares.
+// checkResponses queries each "name type" over UDP, and compares the responses.
 func checkResponses(t *testing.T, p *process, want map[string]response) {
 	for q, want := range want {
 		name, qtype, _ := strings.Cut(q, " ")

@@ -9,21 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
-const (
-	rulesFile      = "../deploy/prometheus/alias.rules.yaml"
-	rulesTests     = "../deploy/prometheus/alias.rules.test.yaml"
-	dashboardFile  = "../deploy/grafana/alias.json"
-	monitoringPage = "../docs/monitoring.md"
-
-	// scrapeInterval is that of the Prometheus in the tests, and rateInterval what Grafana makes of it.
-	scrapeInterval = time.Second
-	rateInterval   = 4 * scrapeInterval
-)
-
-// dashboard is the part of Grafana's model that matters here.
+// dashboard is the part of Grafana's model that the tests read.
 type dashboard struct {
 	UID           string
 	SchemaVersion int
@@ -54,12 +42,12 @@ func readDashboard(t *testing.T) *dashboard {
 	return d
 }
 
-// charts returns the panels but for those that are headings.
+// charts returns the panels that are not headings.
 func (d *dashboard) charts() []panel {
 	return slices.DeleteFunc(slices.Clone(d.Panels), func(p panel) bool { return p.Type == "row" })
 }
 
-// The dashboard is one that Grafana takes, and that tells who reads it what it shows.
+// The dashboard follows the model of Grafana, and each panel has a description, a unit and legends.
 func TestDashboard(t *testing.T) {
 	t.Parallel()
 	d := readDashboard(t)
@@ -93,7 +81,7 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// checkPlace checks that p is inside of the grid, and takes no place that another panel has.
+// checkPlace checks that p is inside the grid and does not overlap another panel.
 func (p panel) checkPlace(t *testing.T, taken map[[2]int]string) {
 	t.Helper()
 	g := p.GridPos
@@ -110,7 +98,7 @@ func (p panel) checkPlace(t *testing.T, taken map[[2]int]string) {
 	}
 }
 
-// checkQueries checks that the queries of p follow the variables, and that a legend tells their lines apart.
+// checkQueries checks that the queries of p follow the variables and have legends.
 func (p panel) checkQueries(t *testing.T) {
 	t.Helper()
 	refs := make(map[string]bool)
@@ -128,20 +116,20 @@ func (p panel) checkQueries(t *testing.T) {
 			}
 		}
 		if strings.Contains(q.Expr, "rate(") && !strings.Contains(q.Expr, "[$__rate_interval]") {
-			t.Errorf("%s: %s has a window of its own", p.Title, q.Expr)
+			t.Errorf("%s: %s does not use $__rate_interval", p.Title, q.Expr)
 		}
 	}
 }
 
-// isMetric tells the names of metrics in an expression from its other words.
+// isMetric matches the names of metrics in an expression.
 var isMetric = regexp.MustCompile(`\b(coredns|process|go)_[a-z_]+`)
 
-// asGrafana returns an expression with the variables replaced as Grafana does when all is chosen.
+// asGrafana returns an expression as Grafana sends it with "All" chosen for every variable.
 func asGrafana(expr string) string {
 	return strings.NewReplacer("$__rate_interval", rateInterval.String(), "$job", ".+", "$instance", ".+", "$zone", ".+").Replace(expr)
 }
 
-// rows returns how the rows of the table in the page begin, one for each query.
+// rows returns the first columns of the table in the page, a row for each query.
 func (d *dashboard) rows() []string {
 	var rows []string
 	chosen := regexp.MustCompile(`job=~"\$job", instance=~"\$instance"(, )?|zone=~"\$zone"(, )?`)

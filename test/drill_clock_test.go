@@ -21,8 +21,8 @@ const day = 24 * time.Hour
 // clockBuild is the path of a server whose wall clock can be set.
 var clockBuild string
 
-// buildWithClock builds the server with another package time: its wall clock is wrong by as many seconds as the file
-// says that DRILL_CLOCK names.
+// buildWithClock builds the server with a changed package time: its wall clock is ahead by the seconds in the file that the
+// environment variable DRILL_CLOCK names.
 func buildWithClock(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("go", "env", "GOROOT").Output()
@@ -41,7 +41,7 @@ func buildWithClock(t *testing.T) string {
 			"func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n\tsec += Ahead.Load()\n",
 	} {
 		if strings.Count(source, old) != 1 {
-			t.Fatalf("This is not the package time that the drill knows: %s does not have once\n%s", original, old)
+			t.Fatalf("The drill does not know this version of package time: %s does not have, just once,\n%s", original, old)
 		}
 		source = strings.Replace(source, old, wrong, 1)
 	}
@@ -65,12 +65,12 @@ func buildWithClock(t *testing.T) string {
 	return program
 }
 
-// wrongClock is a server whose wall clock is wrong, and a resolver.
+// wrongClock is a server whose wall clock the test sets, and its resolver.
 type wrongClock struct {
 	up     *upstream.Server
 	server *process
 	file   string
-	page   string // with a date in its header
+	page   string // address of the health page, whose header has the date
 }
 
 func newWrongClock(t *testing.T) *wrongClock {
@@ -87,7 +87,7 @@ func (c *wrongClock) set(t *testing.T, ahead time.Duration) {
 	write(t, c.file, fmt.Sprint(int(ahead.Seconds())))
 }
 
-// check waits until the server believes that it is ahead by so much.
+// check waits until the wall clock of the server is ahead by this much.
 func (c *wrongClock) check(t *testing.T, ahead time.Duration) {
 	t.Helper()
 	eventually(t, 5*time.Second, fmt.Sprintf("the clock is ahead by %s", ahead), func() bool {

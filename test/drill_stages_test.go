@@ -18,24 +18,24 @@ import (
 	"github.com/miekg/dns"
 )
 
-// stage is what a drill takes place on, and what happens there.
+// stage is the server of a drill, and the fault.
 type stage struct {
 	server *process
 
 	begin  func() // begins the outage
-	midway func() // after a third of it, while the clients ask; may be nil, and must not wait
-	end    func() // ends it
-	after  func() // when the answers are fresh again; may be nil
+	midway func() // is called after a third of the outage, while the clients ask; may be nil, and must not wait
+	end    func() // ends the outage
+	after  func() // is called when the answers are fresh again; may be nil
 }
 
-// startAlias starts a server with an alias, with these further properties.
+// startAlias starts a server with an alias at example.org, and with these further properties.
 func startAlias(t *testing.T, properties ...string) *process {
 	t.Helper()
 	port, dir := configured(t, zoneFile, "", properties...)
 	return startServer(t, port, dir, "Corefile")
 }
 
-// configured returns a directory with the files of a server with an alias, and the port it is to serve at.
+// configured returns a directory with the files of such a server, and the port at which it is to serve.
 func configured(t *testing.T, zone, plugins string, properties ...string) (port, dir string) {
 	t.Helper()
 	port, dir = freePort(t), t.TempDir()
@@ -45,7 +45,7 @@ func configured(t *testing.T, zone, plugins string, properties ...string) (port,
 	return port, dir
 }
 
-// faulty sets a stage with a resolver that does what fault says.
+// faulty returns a stage on which fault answers in place of the resolver during the outage.
 func faulty(fault upstream.Handler) func(t *testing.T) *stage {
 	return func(t *testing.T) *stage {
 		up := upstream.New(t, healthy)
@@ -90,7 +90,7 @@ func halved(t *testing.T) *stage {
 	}
 }
 
-// cutOff sets a stage in a network of its own, where the resolver has an address that is not loopback's.
+// cutOff returns a stage in a network namespace, where the resolver is not at a loopback address, and has its route deleted.
 func cutOff(t *testing.T) *stage {
 	program := need(t, "ip")
 	alone(t, syscall.CLONE_NEWNET)
@@ -125,22 +125,22 @@ func restarted(t *testing.T) *stage {
 func reloaded(t *testing.T) *stage {
 	up := upstream.New(t, healthy)
 	server := startAlias(t, "upstream "+up.Addr)
-	const heard, done = "[INFO] SIGUSR1: ", "Reloading complete"
+	const handled, done = "[INFO] SIGUSR1: ", "Reloading complete"
 	return &stage{
 		server: server,
 		begin:  func() { up.Set(nil) },
 		midway: func() { server.Process.Signal(syscall.SIGUSR1) },
 		end: func() {
 			up.Set(healthy)
-			if server.logged(t, heard) == 0 || server.logged(t, done) == 0 {
+			if server.logged(t, handled) == 0 || server.logged(t, done) == 0 {
 				t.Error("There was no reload")
 			}
 		},
 	}
 }
 
-// diskFull sets a stage with a small disk, which only this drill sees. When it has become full there is a lot to write:
-// the server is asked for many names that it has not been asked for before. They are in the file in the end.
+// diskFull returns a stage with a small disk, which only this drill sees. While the disk is full, clients ask for many names
+// that are not cached, so that there is much to write. In the end all of them must be in the file.
 func diskFull(t *testing.T) *stage {
 	disk := smallDisk(t)
 	zone := zoneFile
@@ -169,7 +169,7 @@ func diskFull(t *testing.T) *stage {
 	}
 	s.end = func() {
 		if s.server.logged(t, "no space left on device") == 0 {
-			t.Error("Nothing was to be written while the disk was full")
+			t.Error("The server did not try to write while the disk was full")
 		}
 		up.Set(healthy)
 		if err := os.Remove(filler); err != nil {
@@ -188,7 +188,7 @@ func diskFull(t *testing.T) *stage {
 	return s
 }
 
-// onlyOthers is silent about the target of example.org.
+// onlyOthers answers for all targets but that of example.org.
 func onlyOthers(w dns.ResponseWriter, r *dns.Msg) {
 	if name := r.Question[0].Name; strings.HasPrefix(name, "other") {
 		upstream.Answer(name+" 300 IN A 203.0.113.90")(w, r)

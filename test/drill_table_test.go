@@ -15,7 +15,7 @@ const tableHead = `| Drill | Asked | Answered | of these stale | Empty | Lost | 
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 `
 
-// checkTable checks that the table in README.md has the drills that there are.
+// checkTable checks that the table in README.md has a row for each drill, in their order.
 func checkTable(t *testing.T) {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")
@@ -39,7 +39,7 @@ func checkTable(t *testing.T) {
 	}
 }
 
-// writeTable writes the table, with which README.md ends.
+// writeTable writes the table into README.md, which ends with it.
 func writeTable(t *testing.T, results []result) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
@@ -52,7 +52,7 @@ func writeTable(t *testing.T, results []result) {
 	text += tableHead
 	for i, r := range results {
 		if r.asked == 0 {
-			t.Errorf("%s: it did not run, so README.md is left as it is", drills[i].name)
+			t.Errorf("%s did not run, so README.md is left as it is", drills[i].name)
 			return
 		}
 		text += fmt.Sprintf("| %s %s\n", drills[i].name, r)
@@ -62,7 +62,7 @@ func writeTable(t *testing.T, results []result) {
 	}
 }
 
-// String returns the columns of the table that have figures.
+// String returns the columns of the table with the figures.
 func (r result) String() string {
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
 	return fmt.Sprintf("| %d | %d | %d | %d | %d | %s | %s | %s | %s | %.1f s |", r.asked, r.answered, r.stale, r.empty, r.lost,

@@ -13,24 +13,25 @@ import (
 	"github.com/miekg/dns"
 )
 
-var update = flag.Bool("update", false, "write the figures of the drills, and of the scrape, into their pages")
+var update = flag.Bool("update", false, "write the figures of the drills and of the dashboard's queries into their pages")
 
 const (
-	outage = 12 * time.Second // how long it is wrong: two lookups fail, and the third, 15 s after the first, is to find all well
+	// outage is how long a fault lasts. Two lookups fail in it; the third, 15 s after the first, succeeds.
+	outage = 12 * time.Second
 
-	// growth is by how much p99 may grow, beside what makes queries slow that need no resolver. On two cores with
-	// a load of 10 it was 31 ms. Who waits for a lookup waits for 100 ms.
+	// growth is by how much p99 may grow, beyond what slows down queries that need no resolver. On two cores with a
+	// load of 10 it grew by 31 ms. A client that waits for a lookup waits for 100 ms or more.
 	growth = 40 * time.Millisecond
 
-	// waited is less than a lookup that fails takes, which is the 500 ms of timeout.
+	// waited is less than the duration of a lookup that fails, which is the 500 ms of timeout.
 	waited = 420 * time.Millisecond
 
-	// patience bounds each single query: one attempt, and what a busy machine adds.
+	// patience bounds each query: one attempt, and what a busy machine adds.
 	patience = time.Second
 )
 
-// calm is how long clients ask before something goes wrong. The figures in README.md are to be of as many queries before as in
-// an outage.
+// calm is how long clients ask before the fault. For the figures in README.md there are as many queries before the fault as
+// during it.
 func calm() time.Duration {
 	if *update {
 		return outage
@@ -38,42 +39,42 @@ func calm() time.Duration {
 	return outage / 3
 }
 
-// outlook is what the second half of an outage is like, when the TTLs of all answers from before it have run out.
-type outlook int
+// expectation is what the answers in the second half of an outage must be. By then all answers from before it are expired.
+type expectation int
 
 const (
-	dark   outlook = iota // no lookup succeeds: all answers are stale
-	dim                   // some do: there are fresh answers
-	either                // that is up to chance
-	denied                // the target exists no more: no addresses
+	allStale   expectation = iota // no lookup succeeds
+	someFresh                     // some lookups succeed
+	anyAddress                    // fresh or stale, by chance
+	noAddress                     // the target does not exist any more
 )
 
-// drill is something that goes wrong while clients ask for the addresses of example.org.
+// drill is a fault while clients ask for the addresses of example.org.
 type drill struct {
-	name    string
-	outlook outlook
-	stage   func(t *testing.T) *stage
+	name   string
+	expect expectation
+	stage  func(t *testing.T) *stage
 }
 
 var drills = []drill{
-	{"Resolver stopped (Unbound, SIGSTOP)", dark, stopped},
-	{"Resolver killed (Unbound, SIGKILL)", dark, killed},
-	{"Resolver slow: 400 ms, `timeout` is 500 ms", dim, faulty(upstream.Late(400*time.Millisecond, healthy))},
-	{"Resolver slow: 600 ms, `timeout` is 500 ms", dark, faulty(upstream.Late(600*time.Millisecond, healthy))},
-	{"Resolver loses 30 % of the packets each way", either, faulty(upstream.Lossy(0.3, 1, healthy))},
-	{"Resolver answers SERVFAIL", dark, faulty(upstream.Rcode(dns.RcodeServerFailure))},
-	{"Resolver answers REFUSED", dark, faulty(upstream.Rcode(dns.RcodeRefused))},
-	{"Resolver answers garbage", dark, faulty(upstream.Garbage())},
-	{"Resolver silent, wrong addresses from another port", dark, spoofed},
-	{"One of two resolvers silent", dim, halved},
-	{"No route to the resolver (network namespace)", dark, cutOff},
-	{"Server killed and started again, resolver silent, `persist`", dark, restarted},
-	{"Server reloaded, resolver silent", dark, reloaded},
-	{"Disk full at `persist`, resolver silent", dark, diskFull},
-	{"Clock a day forth, then two days back, resolver silent", dark, clockMoved},
-	{"Server killed and started again with the clock a day ahead, resolver silent, `persist`", dark, clockWrong(day)},
-	{"Server killed and started again with the clock a day behind, resolver silent, `persist`", dark, clockWrong(-day)},
-	{"Target NXDOMAIN for 12 s and back, TTL 2 s, of NXDOMAIN 5 s", denied, faulty(upstream.Zone(soa))},
+	{"Resolver stopped (Unbound, SIGSTOP)", allStale, stopped},
+	{"Resolver killed (Unbound, SIGKILL)", allStale, killed},
+	{"Resolver slow: 400 ms, `timeout` is 500 ms", someFresh, faulty(upstream.Late(400*time.Millisecond, healthy))},
+	{"Resolver slow: 600 ms, `timeout` is 500 ms", allStale, faulty(upstream.Late(600*time.Millisecond, healthy))},
+	{"Resolver loses 30 % of the packets each way", anyAddress, faulty(upstream.Lossy(0.3, 1, healthy))},
+	{"Resolver answers SERVFAIL", allStale, faulty(upstream.Rcode(dns.RcodeServerFailure))},
+	{"Resolver answers REFUSED", allStale, faulty(upstream.Rcode(dns.RcodeRefused))},
+	{"Resolver answers garbage", allStale, faulty(upstream.Garbage())},
+	{"Resolver silent, wrong addresses from another port", allStale, spoofed},
+	{"One of two resolvers silent", someFresh, halved},
+	{"No route to the resolver (network namespace)", allStale, cutOff},
+	{"Server killed and started again, resolver silent, `persist`", allStale, restarted},
+	{"Server reloaded, resolver silent", allStale, reloaded},
+	{"Disk full at `persist`, resolver silent", allStale, diskFull},
+	{"Clock a day forward, then two days back, resolver silent", allStale, clockMoved},
+	{"Server killed and started again with the clock a day ahead, resolver silent, `persist`", allStale, clockWrong(day)},
+	{"Server killed and started again with the clock a day behind, resolver silent, `persist`", allStale, clockWrong(-day)},
+	{"Target NXDOMAIN for 12 s and back, TTL 2 s, negative TTL 5 s", noAddress, faulty(upstream.Zone(soa))},
 }
 
 const (
@@ -87,14 +88,14 @@ var (
 	healthy = upstream.Zone(records...)
 )
 
-// Whatever goes wrong, clients get the addresses, and get them as quickly as before.
+// In each fault, clients get the addresses, and get them as quickly as before.
 func TestDrills(t *testing.T) {
 	if !*update {
 		checkTable(t)
 	}
 	clockBuild = buildWithClock(t)
 	results := make([]result, len(drills))
-	t.Cleanup(func() { // when all have ended
+	t.Cleanup(func() { // after the last drill
 		if *update && !t.Failed() {
 			writeTable(t, results)
 		}
@@ -108,19 +109,19 @@ func TestDrills(t *testing.T) {
 	}
 }
 
-// result is what became of the queries of a drill.
+// result has the figures of a drill. Counts are of the queries during the outage.
 type result struct {
 	asked, answered, stale, empty, lost int
 	slowest                             time.Duration
-	before, during, control             time.Duration // p99, also of the other queries
-	fresh                               time.Duration // from the end of the outage to the first fresh answer of the slower family
+	before, during, control             time.Duration // p99; control is that of the control queries during the outage
+	fresh                               time.Duration // from the end of the outage until both families have had a fresh answer
 }
 
 func (d drill) run(t *testing.T) result {
 	s := d.stage(t)
-	eventually(t, 5*time.Second, "the target is known", func() bool { return len(bothFresh(t, s.server)) == 2 })
+	eventually(t, 5*time.Second, "both families have a fresh answer", func() bool { return len(freshFamilies(t, s.server)) == 2 })
 	before, _ := s.ask(t, calm(), nil)
-	checkAll(t, "before", before, func(s shot) bool { return s.answered() && !s.old() })
+	checkAll(t, "before", before, func(s shot) bool { return s.answered() && !s.marked() })
 
 	s.begin()
 	during, control := s.ask(t, outage, s.midway)
@@ -131,12 +132,12 @@ func (d drill) run(t *testing.T) result {
 	others := notFirst(during)
 	r.before, r.during, r.control = p99(before), p99(others), p99(control)
 	if limit := max(r.before, r.control)*6/5 + growth; r.during > limit {
-		t.Errorf("p99 is %s, after %s before. The slowest took %s, and of the other queries %s",
+		t.Errorf("p99 is %s, and was %s before. The slowest queries took %s, the slowest control queries %s",
 			r.during, r.before, slowest(others, 12), slowest(control, 12))
 	}
-	stall := slowest(control, 1)[0] // of the machine
+	stall := slowest(control, 1)[0] // how long the machine delayed a query
 	if worst := slowest(others, 1)[0]; worst > waited+stall {
-		t.Errorf("Somebody waited %s for a lookup", worst)
+		t.Errorf("A client waited %s for a lookup", worst)
 	}
 	if r.slowest > patience+stall {
 		t.Errorf("A query took %s", r.slowest)
@@ -148,8 +149,8 @@ func (d drill) run(t *testing.T) result {
 	return r
 }
 
-// ask has clients ask for A and AAAA, 50 times a second. In between there are queries that have nothing to do with
-// resolvers: they show what the machine makes queries wait for.
+// ask sends queries for A and AAAA, 50 a second. In between it sends control queries, which need no resolver: they show how
+// long the machine delays a query.
 func (s *stage) ask(t *testing.T, d time.Duration, midway func()) (addresses, control []shot) {
 	t.Helper()
 	for _, s := range volley(t, s.server.addr, "example.org.", []uint16{dns.TypeA, dns.TypeMX, dns.TypeAAAA, dns.TypeMX}, d, midway) {
@@ -162,32 +163,32 @@ func (s *stage) ask(t *testing.T, d time.Duration, midway func()) (addresses, co
 	return addresses, control
 }
 
-// bothFresh returns the families that are answered, and not from the past.
-func bothFresh(t *testing.T, server *process) map[uint16]bool {
+// freshFamilies returns the families that have a fresh answer.
+func freshFamilies(t *testing.T, server *process) map[uint16]bool {
 	t.Helper()
 	fresh := make(map[uint16]bool)
 	for _, s := range volley(t, server.addr, "example.org.", families, 100*time.Millisecond, nil) {
-		if s.answered() && !s.old() {
+		if s.answered() && !s.marked() {
 			fresh[s.qtype] = true
 		}
 	}
 	return fresh
 }
 
-// check checks what clients got in an outage.
+// check checks the responses during an outage.
 func (d drill) check(t *testing.T, shots []shot) {
 	t.Helper()
 	half := shots[len(shots)/2:]
-	switch d.outlook {
-	case denied:
+	switch d.expect {
+	case noAddress:
 		checkAll(t, "during", shots, func(s shot) bool { return s.answered() || s.denied() })
 		checkAll(t, "in the second half", half, shot.denied)
 		return
-	case dark:
-		checkAll(t, "in the second half", half, func(s shot) bool { return s.answered() && s.old() })
-	case dim:
+	case allStale:
+		checkAll(t, "in the second half", half, func(s shot) bool { return s.answered() && s.marked() })
+	case someFresh:
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-			if !slices.ContainsFunc(half, func(s shot) bool { return s.qtype == qtype && s.answered() && !s.old() }) {
+			if !slices.ContainsFunc(half, func(s shot) bool { return s.qtype == qtype && s.answered() && !s.marked() }) {
 				t.Errorf("No fresh answer for %s in the second half", dns.TypeToString[qtype])
 			}
 		}
@@ -213,7 +214,7 @@ func checkAll(t *testing.T, when string, shots []shot, right func(shot) bool) {
 	}
 }
 
-// recover waits until both families are fresh, and returns how long that took since the end of the outage.
+// recover waits until both families have had a fresh answer, and returns how long that took from the end of the outage.
 func (d drill) recover(t *testing.T, server *process) time.Duration {
 	t.Helper()
 	over := time.Now()
@@ -223,9 +224,9 @@ func (d drill) recover(t *testing.T, server *process) time.Duration {
 			t.Fatalf("No fresh answers %s after the end of the outage", time.Since(over))
 		}
 		shots := volley(t, server.addr, "example.org.", families, time.Second, nil)
-		checkAll(t, "after", shots, func(s shot) bool { return s.answered() || d.outlook == denied && s.denied() })
+		checkAll(t, "after", shots, func(s shot) bool { return s.answered() || d.expect == noAddress && s.denied() })
 		for _, s := range shots {
-			if s.answered() && !s.old() && !back[s.qtype] {
+			if s.answered() && !s.marked() && !back[s.qtype] {
 				back[s.qtype] = true
 				took = max(took, s.asked.Sub(over))
 			}
@@ -234,7 +235,7 @@ func (d drill) recover(t *testing.T, server *process) time.Duration {
 	return took
 }
 
-// answered reports whether s got the one address that there is, be it stale or fresh, with a TTL that goes with that.
+// answered reports whether s got the address of example.org, with the TTL of a fresh answer or that of a stale one.
 func (s shot) answered() bool {
 	if s.err != nil || s.m.Rcode != dns.RcodeSuccess || len(s.m.Answer) != 1 {
 		return false
@@ -243,12 +244,12 @@ func (s shot) answered() bool {
 	return dns.IsDuplicate(s.m.Answer[0], want) && (s.stale() || extendedError(s.m) == -1 && s.m.Answer[0].Header().Ttl <= 2)
 }
 
-// old reports whether s got an answer that is marked as stale.
-func (s shot) old() bool {
+// marked reports whether s got a response with the Extended DNS Error of a stale answer.
+func (s shot) marked() bool {
 	return s.err == nil && extendedError(s.m) == int(dns.ExtendedErrorCodeStaleAnswer)
 }
 
-// denied reports whether s got an answer that says that there are no addresses.
+// denied reports whether s got NODATA.
 func (s shot) denied() bool {
 	return s.err == nil && s.m.Rcode == dns.RcodeSuccess && len(s.m.Answer) == 0 && extendedError(s.m) == -1 &&
 		len(s.m.Ns) == 1 && s.m.Ns[0].Header().Rrtype == dns.TypeSOA
@@ -265,23 +266,22 @@ func count(shots []shot) result {
 		default:
 			r.lost++
 		}
-		if s.old() {
+		if s.marked() {
 			r.stale++
 		}
 	}
 	return r
 }
 
-// notFirst returns shots without those queries that find an outage out: for each family the first one that gets a stale
-// answer after a fresh one. It is the one that asked first when the TTL had run out, and may have had to wait for the
-// lookup that failed. Later lookups, after 5 s, 10 s and so on, are made in the background: nobody may wait for them, and
-// nobody is left out.
+// notFirst returns shots without the first stale answer of each family after a fresh one: that query was the first after the
+// TTL had run out, and may have waited for the lookup that failed. Later lookups, after 5 s, 10 s and so on, run in the
+// background, and no client may wait for them.
 func notFirst(shots []shot) []shot {
 	var others []shot
 	stale := make(map[uint16]bool)
 	for _, s := range shots {
-		first := s.old() && !stale[s.qtype]
-		stale[s.qtype] = s.old()
+		first := s.marked() && !stale[s.qtype]
+		stale[s.qtype] = s.marked()
 		if !first {
 			others = append(others, s)
 		}
@@ -289,7 +289,7 @@ func notFirst(shots []shot) []shot {
 	return others
 }
 
-// p99 returns what 99 of 100 queries do not exceed.
+// p99 returns the duration that 99 of 100 queries do not exceed.
 func p99(shots []shot) time.Duration {
 	n := len(shots) / 100
 	return slowest(shots, n+1)[n]

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// goroutines returns how many goroutines the server has whose pprof page is at addr, those with part in their stack.
+// goroutines returns how many goroutines with part in their stack the server has whose pprof page is at addr.
 func goroutines(t *testing.T, addr, part string) int {
 	t.Helper()
 	_, body := get(t, "http://"+addr+"/debug/pprof/goroutine?debug=1")
@@ -37,8 +37,8 @@ func files(t *testing.T, server *process) int {
 	return len(fds)
 }
 
-// heap returns how many bytes are in use on the heap of the server whose pprof page is at addr. What the process has is
-// of no use here: the race detector takes more with each goroutine.
+// heap returns how many bytes are in use on the heap of the server whose pprof page is at addr. The memory of the process
+// would not do: with the race detector it grows with each goroutine.
 func heap(t *testing.T, addr string) int {
 	t.Helper()
 	_, body := get(t, "http://"+addr+"/debug/pprof/heap?gc=1&debug=1")
@@ -53,18 +53,10 @@ func heap(t *testing.T, addr string) int {
 	return n
 }
 
-const (
-	// attempt is the timeout of the servers in these tests.
-	attempt = 2 * time.Second
+// slack is how many goroutines and open files may come and go with the requests of a test.
+const slack = 8
 
-	// busy is how much longer things may take because the machine has other work: less than another attempt.
-	busy = 1800 * time.Millisecond
-
-	// slack is how many goroutines and files come and go with requests that the tests make.
-	slack = 8
-)
-
-// footprint is what a server takes.
+// footprint is what a server uses of the machine; heap is in bytes.
 type footprint struct{ goroutines, files, heap int }
 
 func footprintOf(t *testing.T, server *process, page string) footprint {
@@ -84,7 +76,7 @@ func (f footprint) within(g footprint) bool {
 	return f.goroutines <= g.goroutines && f.files <= g.files && f.heap <= g.heap
 }
 
-// checkSettles waits until server takes no more than most.
+// checkSettles waits until server uses no more than most.
 func checkSettles(t *testing.T, server *process, page string, before, most footprint) {
 	t.Helper()
 	var now footprint
@@ -95,6 +87,6 @@ func checkSettles(t *testing.T, server *process, page string, before, most footp
 	}
 	t.Logf("%s before, %s after", before, now)
 	if !now.within(most) {
-		t.Errorf("%s after it all, want at most %s", now, most)
+		t.Errorf("%s at the end, want at most %s", now, most)
 	}
 }

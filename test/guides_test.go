@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// guides are the pages whose commands are run, and what these need that Go does not bring.
+// guides are the pages whose commands are run, and the programs that they need besides Go.
 var guides = []struct {
 	page     string
 	programs []string
@@ -25,20 +25,20 @@ var guides = []struct {
 	{page: "from-other-plugins.md", programs: []string{"dig"}},
 	{page: "from-serve-stale.md", programs: []string{"dig"}},
 	{page: "dnscontrol-octodns.md", programs: []string{"dig", "nsupdate", "tsig-keygen"}},
-	{page: "troubleshooting.md", programs: []string{"dig", "curl"}, setup: inTrouble},
+	{page: "troubleshooting.md", programs: []string{"dig", "curl"}, setup: faultyServer},
 	{page: "transfers.md", programs: []string{"dig"}},
 }
 
-// leftOut are the commands of the pages that the test does not run, by how they begin, and why.
+// leftOut are the commands of the pages that the test does not run, by their beginning, and why.
 var leftOut = map[string]string{
 	"apt-get ":      "CI installs what the tests need",
 	"go build ":     "the suite has built the programs already",
-	"dnscontrol ":   "no package of Debian; what it writes is in the page",
-	"octodns-sync ": "no package of Debian; what it writes is in the page",
+	"dnscontrol ":   "Debian has no package; the page has what it writes",
+	"octodns-sync ": "Debian has no package; the page has what it writes",
 }
 
-// inTrouble starts a server with which something is wrong, for the commands of the page on troubleshooting.
-const inTrouble = `
+// faultyServer starts a server with a target that fails, for the commands of the page on troubleshooting.
+const faultyServer = `
 cat > db.example.org <<'END'
 $TTL 300
 @   IN SOA   ns1 hostmaster 1 7200 3600 1209600 300
@@ -66,8 +66,8 @@ until grep -q 'Target target.example.net. A fails' coredns.log; do sleep 0.1; do
 dig @127.0.0.1 -p 5301 refused.example.org A | grep -F 'EDE: 22 (No Reachable Authority): (alias target: refused)'
 `
 
-// prelude makes a shell stop at the first command that fails, and end what it has started. A server that has just been
-// started may not listen yet: a reader is slower than the test, which therefore asks again.
+// prelude makes a shell stop at the first command that fails, and end the programs that it has started. dig tries again: a
+// server that has just been started may not listen yet, and the test is faster than a reader.
 const prelude = `set -eu
 trap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT
 dig() {
@@ -84,8 +84,8 @@ dig() {
 }
 `
 
-// The guides are tried as they are written: all files and commands are out of the page, in its order, in one shell. Only the
-// ports are others. A block without a language that follows one of commands is what these print.
+// The commands of the guides are run as they are written: all files and commands are those of the page, in its order, in one
+// shell. Only the ports differ. A block without a language after a block of commands is their output.
 func TestGuides(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
@@ -124,13 +124,12 @@ func TestGuides(t *testing.T) {
 // fenced is a fenced block of a page.
 type fenced struct {
 	language string
-	file     string // the name of the file that it is the content of, or ""
-	follows  bool   // there is no text between it and the block before
+	file     string // the name of the file whose content it is, or ""
+	follows  bool   // there is no text between the block before and this one
 	text     string
 }
 
-// blocks returns the fenced blocks of a page. One that stands behind a line that ends in a name and a colon is the
-// file of that name.
+// blocks returns the fenced blocks of a page. A block after a line that ends in a name and a colon is the file of that name.
 func blocks(page string) []fenced {
 	named := regexp.MustCompile("`([^` ]+)`:$")
 	var bs []fenced
@@ -157,8 +156,8 @@ func blocks(page string) []fenced {
 	return bs
 }
 
-// toScript returns the commands that write the files and do what the page says. What those of block i print goes to the file i in
-// out; printed is what the page says about that, by block.
+// toScript returns a script that writes the files and runs the commands of a page. The output of block i goes to the file i in
+// out; printed is the output in the page, by block.
 func toScript(bs []fenced, out string) (script string, printed map[int]string) {
 	var s strings.Builder
 	printed = make(map[int]string)
@@ -177,7 +176,7 @@ func toScript(bs []fenced, out string) (script string, printed map[int]string) {
 
 // runnable returns commands without those that are left out.
 func runnable(commands string) string {
-	kept := ":\n" // there may be none
+	kept := ":\n" // a list of commands must not be empty
 	for line := range strings.Lines(commands) {
 		if _, out := leftOutBy(line); !out {
 			kept += line
@@ -216,7 +215,7 @@ func runScript(t *testing.T, bash, dir, bin, script string) {
 	})
 }
 
-// checkLogs checks that no server has failed whose log is in dir or below.
+// checkLogs checks that no log in dir or below has a panic or a data race.
 func checkLogs(t *testing.T, dir string) {
 	t.Helper()
 	check(t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
@@ -225,7 +224,7 @@ func checkLogs(t *testing.T, dir string) {
 		}
 		log := read(t, path)
 		for report := range strings.SplitSeq(log, "==================") {
-			race := strings.Contains(report, "DATA RACE") && !strings.Contains(report, "file.(*Zone).setData()") // CoreDNS's own, at each reload
+			race := strings.Contains(report, "DATA RACE") && !strings.Contains(report, "file.(*Zone).setData()") // a race in CoreDNS itself, at each reload
 			if race || strings.Contains(report, "panic") {
 				t.Errorf("%s has\n%s", filepath.Base(path), report)
 			}
@@ -237,7 +236,7 @@ func checkLogs(t *testing.T, dir string) {
 	}))
 }
 
-// otherPorts returns what replaces the ports of a page by free ones.
+// otherPorts returns a function that replaces the ports in a page by free ones.
 func otherPorts(t *testing.T) func(text string) string {
 	t.Helper()
 	ports := regexp.MustCompile(`\b(1053|530[0-9]|9153)\b`)
@@ -261,7 +260,7 @@ func sortedLines(text string) []string {
 	return lines
 }
 
-// Each page is in the index, each link leads somewhere, and no command is left out that no page has.
+// Each page is in the index, each link has a target, and each command in leftOut is in a page.
 func TestGuideIndex(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob("../docs/*.md")
@@ -300,7 +299,7 @@ func TestGuideIndex(t *testing.T) {
 	}
 }
 
-// anchors returns those of the headings of a page.
+// anchors returns the anchors of the headings of a page.
 func anchors(page string) []string {
 	var as []string
 	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
@@ -310,7 +309,7 @@ func anchors(page string) []string {
 	return as
 }
 
-// sectionOf returns what is below a heading of the second level.
+// sectionOf returns the text below a heading of the second level.
 func sectionOf(t *testing.T, page, heading string) string {
 	t.Helper()
 	_, section, ok := strings.Cut(page, "\n## "+heading+"\n")
@@ -321,7 +320,7 @@ func sectionOf(t *testing.T, page, heading string) string {
 	return section
 }
 
-// codeSpans returns those in text.
+// codeSpans returns the code spans in text.
 func codeSpans(text string) []string {
 	var spans []string
 	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(text, -1) {

@@ -17,8 +17,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// chainOf returns a handler that answers with a chain of n CNAME records and an address at its end: with all that is left
-// of it, or one link at a time.
+// chainOf returns a handler that answers with a chain of n CNAME records and an address at its end: with the whole rest of
+// the chain, or with one link per response.
 func chainOf(n int, whole bool) upstream.Handler {
 	link := func(i int, target string) string {
 		if i == 0 {
@@ -43,7 +43,7 @@ func chainOf(n int, whole bool) upstream.Handler {
 	}
 }
 
-// endless returns a handler that answers every question with a CNAME record to a name that it has not told before.
+// endless returns a handler that answers every query with a CNAME record to a new name.
 func endless() upstream.Handler {
 	var n atomic.Int64
 	return func(w dns.ResponseWriter, r *dns.Msg) {
@@ -53,7 +53,7 @@ func endless() upstream.Handler {
 	}
 }
 
-// babble answers with one response after the other, all to somebody else's queries.
+// babble sends one response after the other, none with the ID of the query.
 func babble(w dns.ResponseWriter, r *dns.Msg) {
 	m := new(dns.Msg).SetReply(r)
 	for end := time.Now().Add(2 * attempt); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -64,15 +64,15 @@ func babble(w dns.ResponseWriter, r *dns.Msg) {
 	}
 }
 
-// hostile is an upstream through which a hostile target is looked up, beside others.
+// hostile is an upstream that answers hostile targets in one way, and all others well.
 type hostile struct {
-	to    string        // as upstream has it
+	to    string        // the value of the property upstream
 	env   []string      // of the server
 	asked *atomic.Int32 // how many requests there were about hostile targets
 	stuck func() int    // on how many of its connections a response is still being sent
 }
 
-// apart answers for targets in hosting.example, counts the questions for others and leaves them to h.
+// apart answers queries for targets outside of hostile.example. It counts the others, and calls h for them.
 func apart(h upstream.Handler, asked *atomic.Int32) upstream.Handler {
 	return func(w dns.ResponseWriter, r *dns.Msg) {
 		if !dns.IsSubDomain("hostile.example.", r.Question[0].Name) {
@@ -90,7 +90,7 @@ func overDNS(t *testing.T, h upstream.Handler) hostile {
 	return hostile{to: up.Addr, asked: asked, stuck: func() int { return 0 }}
 }
 
-// drip is how long a byte takes: a response of 500 addresses takes minutes.
+// drip is the pause after each byte, with which a response of 500 addresses takes minutes.
 const drip = 20 * time.Millisecond
 
 func overDrippingTCP(t *testing.T, h upstream.Handler) hostile {
@@ -109,7 +109,7 @@ func overDrippingDoT(t *testing.T, h upstream.Handler) hostile {
 	return hostile{to: "tls://" + addr, env: trusting(t, cert), asked: asked, stuck: d.Open}
 }
 
-// overDrippingDoH drips the body of the responses about hostile targets.
+// overDrippingDoH sends the body of responses about hostile targets byte by byte, and never ends it.
 func overDrippingDoH(t *testing.T, _ upstream.Handler) hostile {
 	asked, open := new(atomic.Int32), new(atomic.Int32)
 	https := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -145,26 +145,26 @@ func overDrippingDoH(t *testing.T, _ upstream.Handler) hostile {
 	}
 }
 
-// Whoever has a target may answer what he likes: it costs one attempt of bounded length and number of requests, and
-// nobody else notices.
+// The operator of a target may answer anything: a lookup takes one attempt, which is bounded in time and in requests, and
+// the answers for other targets come as before.
 func TestHostileTarget(t *testing.T) {
 	const (
 		everything = dns.MaxMsgSize
-		most       = 512 // addresses that are used
+		most       = 512 // addresses of a target that the plugin uses
 	)
 	for _, test := range []struct {
 		name      string
 		start     func(t *testing.T, h upstream.Handler) hostile
 		h         upstream.Handler
-		addresses int // that clients get
+		addresses int // in the answers
 		ttl       uint32
-		requests  int32 // that one lookup costs
+		requests  int32 // for one lookup
 	}{
 		{"500 addresses", overDNS, manyAddresses(500, 60), 500, 60, 2},
 		{"largest response", overDNS, manyAddresses(everything, 60), most, 60, 2},
 		{"TTL 0", overDNS, manyAddresses(1, 0), 1, 5, 1},
 		{"TTL 2^31-1", overDNS, manyAddresses(1, 1<<31-1), 1, 3600, 1},
-		{"TTL 2^31", overDNS, manyAddresses(1, 1<<31), 1, 5, 1}, // counts as 0
+		{"TTL 2^31", overDNS, manyAddresses(1, 1<<31), 1, 5, 1}, // is taken for 0 (RFC 2181, section 8)
 		{"TTL 2^32-1", overDNS, manyAddresses(1, 1<<32-1), 1, 5, 1},
 		{"16 links at once", overDNS, chainOf(16, true), 1, 300, 1},
 		{"17 links at once", overDNS, chainOf(17, true), 0, 0, 1},
@@ -172,7 +172,7 @@ func TestHostileTarget(t *testing.T) {
 		{"16 links one by one", overDNS, chainOf(16, false), 1, 300, 17},
 		{"17 links one by one", overDNS, chainOf(17, false), 0, 0, 17},
 		{"links without end", overDNS, endless(), 0, 0, 17},
-		{"slow links", overDNS, upstream.Late(attempt*2/7, chainOf(16, false)), 0, 0, 4}, // the fourth would come too late
+		{"slow links", overDNS, upstream.Late(attempt*2/7, chainOf(16, false)), 0, 0, 4}, // the fourth response would be too late
 		{"silence", overDNS, func(dns.ResponseWriter, *dns.Msg) {}, 0, 0, 1},
 		{"responses to others", overDNS, babble, 0, 0, 1},
 		{"dripping TCP", overDrippingTCP, manyAddresses(500, 60), 0, 0, 2},
@@ -181,7 +181,7 @@ func TestHostileTarget(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			const n = 6 // targets of either kind
+			const n = 6 // targets of each kind
 			up := test.start(t, test.h)
 			port, page := freePort(t), local(freePort(t))
 			properties := fmt.Sprintf("timeout %s\nretries 0\ntls_servername example.com\nupstream %s", attempt, up.to)
@@ -207,7 +207,7 @@ func TestHostileTarget(t *testing.T) {
 			if n := up.asked.Load(); n != test.requests {
 				t.Errorf("%d requests for one lookup, want %d", n, test.requests)
 			}
-			m := query(t, server.addr, "udp", "bad0.example.org.", dns.TypeA) // a larger response would be an error
+			m := query(t, server.addr, "udp", "bad0.example.org.", dns.TypeA) // fails if the response is larger than 1232 octets
 			if whole := len(m.Answer) == test.addresses; whole == m.Truncated {
 				t.Errorf("%d of %d addresses over UDP, TC %t", len(m.Answer), test.addresses, m.Truncated)
 			}
@@ -222,7 +222,7 @@ func TestHostileTarget(t *testing.T) {
 			}
 			clients.Wait()
 
-			// Connections to the upstream are kept until they have been idle for some 10 s.
+			// Connections to the upstream stay open until they have been idle for about 10 s.
 			checkSettles(t, server, page, before, before.plus(footprint{slack, 3*n + slack, 8 << 20}))
 			eventually(t, attempt+busy, "no connection is in use", func() bool { return up.stuck() == 0 })
 			if size := len(server.log(t)); size > 8<<10 {
@@ -232,8 +232,8 @@ func TestHostileTarget(t *testing.T) {
 	}
 }
 
-// checkMany checks that m has n different addresses with this TTL, or, of a response that was full, as many less as fit
-// beside EDNS. None is a failure.
+// checkMany checks that m has n different addresses with this TTL, or up to one in a thousand less, which makes room for
+// EDNS in a full response. With n = 0 the lookup must have failed.
 func checkMany(t *testing.T, m *dns.Msg, n int, ttl uint32) {
 	t.Helper()
 	seen := make(map[string]bool)
@@ -253,12 +253,12 @@ func checkMany(t *testing.T, m *dns.Msg, n int, ttl uint32) {
 		t.Errorf("%s, TC %t, %d records with %d addresses, want %d", dns.RcodeToString[m.Rcode], m.Truncated, len(m.Answer), len(seen), n)
 	}
 	if n == 0 && (!isSOA(m.Ns) || m.Ns[0].Header().Ttl > 5) {
-		t.Errorf("Not the end of a failure:\n%v", m)
+		t.Errorf("Not the response to a failed lookup:\n%v", m)
 	}
 }
 
-// An owner with a longer name than its target has a larger response. However many addresses the target has, those that are
-// used fit, with EDNS, so that no TC bit leads nowhere over TCP.
+// An owner with a longer name than its target gets a larger response. The addresses that the plugin uses fit into it, with
+// EDNS, however many the target has: a response over TCP must not be truncated.
 func TestLargestAnswer(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, manyAddresses(dns.MaxMsgSize, 60))

@@ -24,13 +24,13 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The image is built with its Dockerfile, and the server in it starts in nothing but the files of the image. That is
-// without a network but loopback, so nothing comes from elsewhere, and as the image's user at port 53.
+// The image is built from its Dockerfile, without a network but loopback. The server starts with the files of the image alone,
+// as the user of the image, at port 53.
 func TestImage(t *testing.T) {
 	t.Parallel()
 	chroot, buildah := need(t, "chroot"), newBuildah(t)
 	alone(t, syscall.CLONE_NEWNET)
-	// As container engines do it.
+	// Container engines set it too.
 	sysctl(t, "net.ipv4.ip_unprivileged_port_start", "0")
 	resolver, authority := startDoT(t, upstream.Zone("app.hosting.example. 60 IN A 203.0.113.80"))
 
@@ -46,7 +46,7 @@ func TestImage(t *testing.T) {
 	inside := []string{chroot, "--userspec=65532:65532", "--groups=", root, "/coredns"}
 	checkVersion(t, `alias-v1\.2\.3`, inside...)
 
-	// The example, and an upstream that only the certificates in the image make credible.
+	// The bundled example, and an upstream whose certificate only the authorities in the image can verify.
 	if err := os.CopyFS(filepath.Join(root, "examples"), os.DirFS("../examples")); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestImage(t *testing.T) {
 	})
 }
 
-// newBuildah returns a function that runs buildah, with images and containers of the test's own, and returns its output.
+// newBuildah returns a function that runs buildah and returns its output. The test has its own images and containers.
 func newBuildah(t *testing.T) func(args ...string) string {
 	t.Helper()
 	program, dir := need(t, "buildah"), t.TempDir()
@@ -97,8 +97,8 @@ func newBuildah(t *testing.T) func(args ...string) string {
 	}
 }
 
-// standIn makes an image that stands in for the one that the Dockerfile begins with, which has the Go version of go.mod. It
-// has a shell and one certificate authority; Go, what it has compiled before, and its modules are those of this machine.
+// standIn builds an image in place of the one that the Dockerfile starts from, which has the Go version of go.mod. It has a
+// shell and one certificate authority. Go, its build cache and its modules are mounted from this machine.
 func standIn(t *testing.T, buildah func(args ...string) string, authority []byte) {
 	t.Helper()
 	mod, err := os.ReadFile("../go.mod")
@@ -133,7 +133,7 @@ func goEnv(t *testing.T, name string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// checkConfig compares what an image tells a container engine, as buildah inspects it, with what it is to tell.
+// checkConfig checks the configuration of an image, as buildah inspects it.
 func checkConfig(t *testing.T, inspected string) {
 	t.Helper()
 	type config struct {
@@ -165,7 +165,7 @@ func checkConfig(t *testing.T, inspected string) {
 	}
 }
 
-// checkFiles compares all that is in root with what is to be there.
+// checkFiles checks that root has exactly the files it must have, with their modes and owners.
 func checkFiles(t *testing.T, root string) {
 	t.Helper()
 	var files []string
@@ -199,7 +199,7 @@ func checkFiles(t *testing.T, root string) {
 	}
 }
 
-// checkBinary checks that the program at path needs no other file, and has no more in it than it needs.
+// checkBinary checks that the program at path is static, stripped, and not larger than expected.
 func checkBinary(t *testing.T, path string) {
 	t.Helper()
 	program, err := elf.Open(path)
@@ -213,7 +213,7 @@ func checkBinary(t *testing.T, path string) {
 		}
 	}
 	if program.Section(".symtab") != nil {
-		t.Error("It has its symbols still")
+		t.Error("It has a symbol table")
 	}
 	info, err := os.Stat(path)
 	if err != nil {

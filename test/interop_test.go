@@ -28,7 +28,7 @@ www  30 IN ALIAS %[2]s
 `, serial, target)
 }
 
-// The aliases of a PowerDNS come with the zone transfer, and so do the changes.
+// A server that is a secondary of PowerDNS gets its aliases, and changes of them, with zone transfers.
 func TestPowerDNSPrimary(t *testing.T) {
 	t.Parallel()
 	primary := startPowerDNS(t, powerZone(1, "app.hosting.example."))
@@ -52,7 +52,7 @@ func TestPowerDNSPrimary(t *testing.T) {
 	})
 }
 
-// checkPowerZone checks what server answers that has powerZone, with the target app.hosting.example.
+// checkPowerZone checks the answers of a server with powerZone, with the target app.hosting.example.
 func checkPowerZone(t *testing.T, server *process) {
 	t.Helper()
 	checkExchanges(t, server, []exchange{
@@ -70,7 +70,7 @@ func checkPowerZone(t *testing.T, server *process) {
 	}...)
 }
 
-// What PowerDNS lists is a zone file.
+// The output of pdnsutil list-zone is a zone file that the server loads.
 func TestListZone(t *testing.T) {
 	t.Parallel()
 	primary := startPowerDNS(t, powerZone(1, "app.hosting.example."))
@@ -79,7 +79,7 @@ func TestListZone(t *testing.T) {
 	checkPowerZone(t, server)
 }
 
-// Aliases come, change and go with dynamic updates, as soon as these are confirmed.
+// Dynamic updates add, change and remove aliases. They are served as soon as the update is confirmed.
 func TestDynamicUpdate(t *testing.T) {
 	t.Parallel()
 	need(t, "nsupdate")
@@ -114,7 +114,7 @@ func TestDynamicUpdate(t *testing.T) {
 
 const updateSecret = "i9M+00yrECfVZG2qCjr4mPpaGim/Bq+IWMiNrLjUO4Y="
 
-// fromUpdates has the zone that serveZone is given served by dynupdate, for who has the key of nsupdate.
+// fromUpdates is a backend: dynupdate serves the zone that serveZone is given, and accepts updates with the key of nsupdate.
 const fromUpdates = `
 	tsig {
 		secret update.example.org. ` + updateSecret + `
@@ -136,7 +136,8 @@ func nsupdate(t *testing.T, server *process, update string) {
 	}
 }
 
-// What dnssec signs, a resolver takes for secure, and for no more than it says.
+// A validating resolver takes the answers that dnssec signs for secure. After a negative answer, aggressive use of NSEC (RFC
+// 8198) denies no name or type that exists.
 func TestSigned(t *testing.T) {
 	t.Parallel()
 	need(t, "unbound")
@@ -151,7 +152,7 @@ v4     IN ALIAS v4.hosting.example.
 *.shop IN ALIAS node.cdn.example.
 `
 	port := freePort(t)
-	up := upstream.New(t, authority(internet...)) // with signatures, which are not to be seen
+	up := upstream.New(t, authority(internet...)) // with signatures, which must not be in the answers
 	properties := "record record node.cdn.example\nupstream " + up.Addr
 	dir := zoneDir(t, port, zone, properties, "dnssec {\nkey file key\n}\n"+fromFile)
 	key := newKey(t, "example.org.", filepath.Join(dir, "key"))
@@ -190,7 +191,7 @@ v4     IN ALIAS v4.hosting.example.
 	}
 }
 
-// newKey makes a key for zone, in the files path.key and path.private.
+// newKey generates a key for zone, in the files path.key and path.private.
 func newKey(t *testing.T, zone, path string) *dns.DNSKEY {
 	t.Helper()
 	key := &dns.DNSKEY{
@@ -208,7 +209,7 @@ func newKey(t *testing.T, zone, path string) *dns.DNSKEY {
 	return key
 }
 
-// checkSignatures checks that server signs all its answers with key, also when many ask at the same time.
+// checkSignatures checks that server signs all its answers with key, also with many clients at the same time.
 func checkSignatures(t *testing.T, server *process, key *dns.DNSKEY, exchanges []exchange) {
 	t.Helper()
 	var clients sync.WaitGroup
@@ -232,7 +233,7 @@ func checkSignatures(t *testing.T, server *process, key *dns.DNSKEY, exchanges [
 	clients.Wait()
 }
 
-// verify checks that rrs is a set with one good signature by key.
+// verify checks that rrs is an RRset with one valid signature by key.
 func verify(rrs []dns.RR, key *dns.DNSKEY) error {
 	sigs, err := split(rrs, key)
 	if err != nil {
@@ -244,7 +245,7 @@ func verify(rrs []dns.RR, key *dns.DNSKEY) error {
 	return sigs[0].Verify(key, unsigned(rrs))
 }
 
-// split returns the signatures in rrs, which all are to be by key.
+// split returns the signatures in rrs, all of which must be by key.
 func split(rrs []dns.RR, key *dns.DNSKEY) ([]*dns.RRSIG, error) {
 	var sigs []*dns.RRSIG
 	for _, rr := range rrs {
@@ -272,8 +273,8 @@ func unsigned(rrs []dns.RR) []dns.RR {
 	return others
 }
 
-// checkDenials asks resolver about names that do not exist, on both sides of those that do, and about types that
-// these do not have. What proves that must not deny any more.
+// checkDenials queries resolver for names that do not exist, in canonical order close to those that do, and for types that
+// existing names do not have. The NSEC records that prove this must not deny anything that exists.
 func checkDenials(t *testing.T, resolver *process) {
 	t.Helper()
 	for _, name := range []string{
@@ -290,7 +291,7 @@ func checkDenials(t *testing.T, resolver *process) {
 	}
 }
 
-// checkSecure checks that resolver has this answer and vouches for it.
+// checkSecure checks that resolver has this answer, and sets AD on it.
 func checkSecure(t *testing.T, resolver *process, e exchange) {
 	t.Helper()
 	for _, network := range []string{"udp", "tcp"} {

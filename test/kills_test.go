@@ -17,14 +17,14 @@ import (
 	"github.com/miekg/dns"
 )
 
-// counting returns a handler that gives each answer an address of its own, which grows. It leaves the questions
-// without answer that are silent.
+// counting returns a handler that gives each answer an address of its own, with ascending numbers. It does not answer queries
+// for which silent returns true.
 func counting(silent func(name string) bool) upstream.Handler {
 	var mu sync.Mutex
 	n := 0
 	return func(w dns.ResponseWriter, r *dns.Msg) {
 		q := r.Question[0]
-		if q.Qtype == dns.TypeNS { // is it alive?
+		if q.Qtype == dns.TypeNS { // a health check
 			upstream.Rcode(dns.RcodeRefused)(w, r)
 			return
 		}
@@ -39,8 +39,8 @@ func counting(silent func(name string) bool) upstream.Handler {
 	}
 }
 
-// Whenever the process is killed, the next one has all that was remembered, but for what came in the last second. Its
-// resolver is dead.
+// At whatever moment the server is killed, the next one has all cached answers but those of the last second. Its upstream does
+// not answer.
 func TestKills(t *testing.T) {
 	t.Parallel()
 	const kills, lanes = 100, 5
@@ -52,27 +52,27 @@ func TestKills(t *testing.T) {
 				l.kill(t)
 				l.check(t)
 			}
-			t.Logf("%d kills, %d of them while the server started; of the answers that clients had seen the oldest that was lost was %s old, %s were allowed; the slowest disk took %s",
+			t.Logf("%d kills, and %d more while the server started; the oldest answer that was lost was %s old, %s were allowed; the slowest write of the disk took %s",
 				kills/lanes, l.early, l.oldest.Round(time.Millisecond), l.allowed.Round(time.Millisecond), l.disk.longest(time.Time{}).Round(time.Millisecond))
 		})
 	}
 }
 
-// lane is a server that is killed again and again. It has two groups of names: while the answers for one change, the
-// resolver is silent about the other. With each kill they change places.
+// lane is a server that is killed again and again. It has two groups of names: the upstream answers for one, each time with
+// another address, and not for the other. With each kill the groups change places.
 type lane struct {
 	server *process
 	up     *upstream.Server
 	disk   *disk
-	live   string // the group that the resolver answers for
+	live   string // the group that the upstream answers for
 
 	mu   sync.Mutex
-	seen map[question][]sighting // what clients saw of the live group in this life of the server
+	seen map[question][]sighting // the answers that clients got for the live group since the server was started
 
 	killed  time.Time
 	early   int           // kills while the server started
-	oldest  time.Duration // how old what was lost was
-	allowed time.Duration // and how old it might have been, at most
+	oldest  time.Duration // the age of the oldest answer that was lost
+	allowed time.Duration // the highest age that was allowed
 }
 
 // sighting is an answer that a client got.
@@ -86,7 +86,7 @@ var groups = map[string][]question{
 	"odd":  questions("odd0.example.org.", "odd1.example.org."),
 }
 
-// newLane returns a lane whose server has all names in its file.
+// newLane returns a lane whose server has answers for all names in its file.
 func newLane(t *testing.T) *lane {
 	t.Helper()
 	l := &lane{up: upstream.New(t, nil), disk: newDisk(t)}
@@ -118,8 +118,8 @@ func newLane(t *testing.T) *lane {
 	return l
 }
 
-// kill kills the server at a moment like any other while answers change, sometimes another time while it starts, and
-// starts it when the groups have changed places.
+// kill kills the server at a random moment while answers change. The groups change places, the next server is sometimes killed
+// while it starts, and the one after it stays.
 func (l *lane) kill(t *testing.T) {
 	t.Helper()
 	server, seen := l.server, make(map[question][]sighting)
@@ -127,7 +127,7 @@ func (l *lane) kill(t *testing.T) {
 	stop := follow(server.addr, groups[l.live], func(q question, m *dns.Msg, err error) {
 		at := time.Now()
 		if err != nil {
-			return // it has been killed
+			return // the server has been killed
 		}
 		n, ok := number(m)
 		if !ok {
@@ -143,7 +143,7 @@ func (l *lane) kill(t *testing.T) {
 	}
 	l.killed = time.Now()
 	server.kill(t)
-	go stop() // a query that the server has taken with it has to time out
+	go stop() // waits until the query that was not answered has timed out
 
 	l.swap(l.silent())
 	if rand.N(4) == 0 {
@@ -153,7 +153,7 @@ func (l *lane) kill(t *testing.T) {
 	l.server = server.restart(t)
 }
 
-// startAndKill starts a server in dir, and kills it at a moment of its start.
+// startAndKill starts a server in dir, and kills it at a random moment of its start.
 func startAndKill(t *testing.T, dir string) {
 	t.Helper()
 	start := exec.Command(coredns, "-conf", "Corefile")
@@ -164,20 +164,20 @@ func startAndKill(t *testing.T, dir string) {
 	start.Wait()
 }
 
-// silent returns the group that the resolver does not answer for.
+// silent returns the group that the upstream does not answer for.
 func (l *lane) silent() string { return map[string]string{"even": "odd", "odd": "even"}[l.live] }
 
-// swap has the resolver answer for this group.
+// swap has the upstream answer for this group.
 func (l *lane) swap(live string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.live = live
 }
 
-// check checks that the server has what the killed one has had, with no more than a second missing.
+// check checks that the server has the answers of the killed one, but those of the last second.
 func (l *lane) check(t *testing.T) {
 	t.Helper()
-	// The disk may have been busy with the last write when the next one was due.
+	// The last write to the disk may still have been running when the next one was due.
 	allowed := writtenAfter + hiccup + 2*l.disk.longest(l.killed.Add(-3*time.Second))
 	l.allowed = max(l.allowed, allowed)
 	for _, q := range groups[l.silent()] {
@@ -201,13 +201,13 @@ func (l *lane) check(t *testing.T) {
 			}
 		}
 	}
-	checkKept(t, l.server)
+	checkNoWarnings(t, l.server)
 }
 
-// hiccup is what a busy machine and the race detector take of a second.
+// hiccup is how long a busy machine and the race detector may delay a write.
 const hiccup = 250 * time.Millisecond
 
-// A server that is killed while it makes its file leaves nothing that the next one complains about.
+// A server that is killed while it creates its file leaves none that the next one warns of.
 func TestKilledAtFirst(t *testing.T) {
 	t.Parallel()
 	for i := range 4 {
@@ -222,13 +222,13 @@ func TestKilledAtFirst(t *testing.T) {
 				startAndKill(t, server.Dir)
 				server = server.restart(t)
 				awaitNumber(t, server, "long.example.org.", 1)
-				checkKept(t, server)
+				checkNoWarnings(t, server)
 			}
 		})
 	}
 }
 
-// disk knows how long the disk takes for what a change of the file takes.
+// disk measures how long the disk takes for the writes of a change of the file.
 type disk struct {
 	mu   sync.Mutex
 	took []spell
@@ -236,7 +236,7 @@ type disk struct {
 
 type spell struct{ from, to time.Time }
 
-// newDisk returns a disk that is measured until the test ends.
+// newDisk starts a measurement, which runs until the test ends.
 func newDisk(t *testing.T) *disk {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
@@ -250,7 +250,7 @@ func newDisk(t *testing.T) *disk {
 		defer f.Close()
 		for t.Context().Err() == nil {
 			s := spell{from: time.Now()}
-			for range 2 { // the data, and then the page that leads to them
+			for range 2 { // the data, and then the meta page that refers to it
 				f.WriteAt(make([]byte, 16<<10), 0)
 				f.Sync()
 			}
@@ -265,7 +265,7 @@ func newDisk(t *testing.T) *disk {
 	return d
 }
 
-// longest returns how long the disk took at most, as far as it was still at it at that time.
+// longest returns the duration of the longest write that ended after since.
 func (d *disk) longest(since time.Time) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -16,17 +16,17 @@ import (
 	"github.com/miekg/dns"
 )
 
-// podServer is a server that has the files of a directory of deploy/kubernetes as a pod has them.
+// podServer is a server with the files of a directory of deploy/kubernetes, mounted as in a pod.
 type podServer struct {
 	*process
-	files  map[string]string // of its ConfigMap, as they are in the repository
-	config string            // where that is mounted
+	files  map[string]string // of its ConfigMap, as the repository has them
+	config string            // the directory where the ConfigMap is mounted
 	pages  map[string]string // addresses by plugin
 	adapt  func(corefile string) string
 }
 
-// startPodServer starts the server of a directory with its own Corefile and zones. What differs is that its listeners are on
-// loopback, that resolver is its resolver, and that it looks for changes more often.
+// startPodServer starts the server with the Corefile and the zones of a directory, with three changes: the server listens on
+// loopback, it uses resolver, and it looks for changed files more often.
 func startPodServer(t *testing.T, dir, resolver string, files ...string) *podServer {
 	t.Helper()
 	p := &podServer{files: make(map[string]string), config: t.TempDir(), pages: make(map[string]string)}
@@ -42,7 +42,7 @@ func startPodServer(t *testing.T, dir, resolver string, files ...string) *podSer
 	}
 	port, state := freePort(t), t.TempDir()
 	p.adapt = func(corefile string) string {
-		// The kubernetes plugin is not compiled in.
+		// The server is built without the kubernetes plugin.
 		corefile = regexp.MustCompile(`(?ms)^    kubernetes .*?^    }\n`).ReplaceAllString(corefile, "")
 		return strings.NewReplacer(
 			"    health {", "    health "+p.pages["health"]+" {",
@@ -61,7 +61,7 @@ func startPodServer(t *testing.T, dir, resolver string, files ...string) *podSer
 	return p
 }
 
-// mount has the server see the files as they are now.
+// mount updates the volume with the files as they are now.
 func (p *podServer) mount(t *testing.T) {
 	t.Helper()
 	files := maps.Clone(p.files)
@@ -69,7 +69,7 @@ func (p *podServer) mount(t *testing.T) {
 	project(t, p.config, files)
 }
 
-// project puts the files of a ConfigMap into its volume as the kubelet does: all at once, by the change of a link.
+// project writes the files of a ConfigMap into its volume as the kubelet does: all at once, by replacing a link.
 func project(t *testing.T, volume string, files map[string]string) {
 	t.Helper()
 	data := filepath.Join(volume, "..data")
@@ -91,7 +91,7 @@ func project(t *testing.T, volume string, files map[string]string) {
 	}
 }
 
-// change replaces text in one of the files. The server has yet to see it.
+// change replaces text in one of the files. The server sees the change after mount.
 func (p *podServer) change(t *testing.T, name, was, becomes string) {
 	t.Helper()
 	if !strings.Contains(p.files[name], was) {
@@ -100,21 +100,21 @@ func (p *podServer) change(t *testing.T, name, was, becomes string) {
 	p.files[name] = strings.Replace(p.files[name], was, becomes, 1)
 }
 
-// probe reports whether the page of a plugin is as the kubelet wants it.
+// probe reports whether the page of a plugin is a success for the kubelet.
 func (p *podServer) probe(t *testing.T, plugin string) bool {
 	t.Helper()
 	code, _ := get(t, "http://"+p.pages[plugin]+"/"+plugin)
 	return code == http.StatusOK
 }
 
-// metrics returns what Prometheus gets.
+// metrics returns the metrics page.
 func (p *podServer) metrics(t *testing.T) string {
 	t.Helper()
 	_, page := get(t, "http://"+p.pages["prometheus"]+"/metrics")
 	return page
 }
 
-// The authoritative servers serve the zone beside their Corefile, and take a ConfigMap that has changed, unless it is wrong.
+// The authoritative servers serve the zone of their ConfigMap, and load a changed ConfigMap, unless it has an error.
 func TestAuthoritativePod(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, upstream.Zone(
@@ -143,11 +143,11 @@ func TestAuthoritativePod(t *testing.T) {
 	server.change(t, "example.com.zone", "2026112501", "2026112502")
 	server.change(t, "example.com.zone", "MX    10 mail", "MX    20 mail")
 	server.mount(t)
-	eventually(t, 15*time.Second, "the Corefile is taken", func() bool {
+	eventually(t, 15*time.Second, "the Corefile is loaded", func() bool {
 		m := query(t, server.addr, "udp", "example.com.", dns.TypeA)
 		return len(m.Answer) == 1 && strings.HasSuffix(m.Answer[0].String(), "203.0.113.81")
 	})
-	eventually(t, 15*time.Second, "the zone is taken", func() bool {
+	eventually(t, 15*time.Second, "the zone is loaded", func() bool {
 		m := query(t, server.addr, "udp", "example.com.", dns.TypeMX)
 		return len(m.Answer) == 1 && strings.HasSuffix(m.Answer[0].String(), "20 mail.example.com.")
 	})
@@ -158,7 +158,7 @@ func TestAuthoritativePod(t *testing.T) {
 		return strings.Contains(server.metrics(t), "\ncoredns_reload_failed_total 1\n")
 	})
 	if server.logged(t, "upsteam") == 0 {
-		t.Error("The log does not say why")
+		t.Error("The log does not have the reason")
 	}
 	checkRecords(t, answer("example.com.", dns.TypeA), "example.com. 60 IN A 203.0.113.81")
 	for _, plugin := range []string{"health", "ready"} {
@@ -166,7 +166,7 @@ func TestAuthoritativePod(t *testing.T) {
 	}
 }
 
-// What the page on Kubernetes tells to check the zone with finds nothing wrong in it.
+// The command in the page on Kubernetes that checks the zone finds no errors and no warnings.
 func TestZoneOfPod(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/kubernetes.md")
@@ -185,7 +185,7 @@ func TestZoneOfPod(t *testing.T) {
 	}
 }
 
-// A cluster's own CoreDNS has the alias, and forwards what is neither that nor of the cluster.
+// A cluster's own CoreDNS serves the alias, and forwards queries for names outside the cluster.
 func TestClusterDNSPod(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, upstream.Zone(

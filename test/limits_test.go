@@ -15,7 +15,15 @@ import (
 	"github.com/miekg/dns"
 )
 
-// aliasLines returns n ALIAS records of owners and targets with numbers, the latter in zone.
+const (
+	// attempt is the timeout of the servers in these tests.
+	attempt = 2 * time.Second
+
+	// busy is how much longer a query may take on a busy machine: less than another attempt.
+	busy = 1800 * time.Millisecond
+)
+
+// aliasLines returns n ALIAS records. Their owners and targets have numbers, and the targets are in zone.
 func aliasLines(owner, zone string, n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -24,11 +32,11 @@ func aliasLines(owner, zone string, n int) string {
 	return b.String()
 }
 
-// oneAddress answers every question for addresses with one.
+// oneAddress answers every query for A or AAAA with one address.
 func oneAddress(w dns.ResponseWriter, r *dns.Msg) { manyAddresses(1, 300)(w, r) }
 
-// manyAddresses returns a handler that answers every question for addresses with n of them, or with as many as there is
-// room for.
+// manyAddresses returns a handler that answers every query for A or AAAA with n addresses, or with as many as fit into a
+// message.
 func manyAddresses(n int, ttl uint32) upstream.Handler {
 	return func(w dns.ResponseWriter, r *dns.Msg) {
 		m := new(dns.Msg).SetReply(r)
@@ -37,7 +45,7 @@ func manyAddresses(n int, ttl uint32) upstream.Handler {
 	}
 }
 
-// room returns how many addresses fit into the response to a question.
+// room returns how many addresses fit into the response to a query.
 func room(q dns.Question) int {
 	size := 12 + net.IPv4len // owner, type, class, TTL and length
 	if q.Qtype == dns.TypeAAAA {
@@ -63,7 +71,7 @@ func addressesOf(q dns.Question, n int, ttl uint32) []dns.RR {
 	return rrs
 }
 
-// send sends m, over UDP without records when there are too many for EDNS's 1232 octets.
+// send sends m. Over UDP, a response of more than 30 records, which would not fit into 1232 octets, is truncated.
 func send(w dns.ResponseWriter, m *dns.Msg) {
 	m.Compress = true
 	if !upstream.IsTCP(w) && len(m.Answer) > 30 {
@@ -76,7 +84,7 @@ func cname(owner, target string) dns.RR {
 	return &dns.CNAME{Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: 300}, Target: target}
 }
 
-// checkQuick checks that name has its address, long before a timeout.
+// checkQuick checks that name is answered with one address, long before a timeout.
 func checkQuick(t *testing.T, server *process, name string) {
 	t.Helper()
 	began := time.Now()
@@ -89,15 +97,15 @@ func checkQuick(t *testing.T, server *process, name string) {
 	}
 }
 
-// However many names and targets clients think of, and however much there is to each of them, memory is bounded by
-// cache_size, and nothing else grows with them.
+// Memory is bounded by cache_size, however many names clients query, and however large the answers are. Nothing else grows
+// with the queries.
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	const (
 		wildcard = "*.shop IN ALIAS app.hosting.example.\n"
-		each     = 10 << 10 // bytes on the heap for what cache_size counts
+		each     = 10 << 10 // bytes on the heap for one of cache_size
 	)
-	// What the backend knows: each name leads to another, and what that has comes along.
+	// The backend answers each name with a CNAME record, and over TCP with the addresses of its target too.
 	renaming := func(h upstream.Handler) upstream.Handler {
 		return func(w dns.ResponseWriter, r *dns.Msg) {
 			q := r.Question[0]
@@ -119,7 +127,7 @@ func TestMemory(t *testing.T) {
 		zone    string
 		h       upstream.Handler
 		size    int    // cache_size
-		asked   int    // how many names are asked for
+		asked   int    // how many names are queried
 		owner   string // format of these names
 		network string
 		answers int // how many records each of them has at least
@@ -158,7 +166,7 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// askAgain asks for the A records of name, and once more when nothing comes: UDP loses messages.
+// askAgain asks for the A records of name, and once more if there is no response: UDP loses messages.
 func askAgain(addr, name string) (*dns.Msg, error) {
 	m, err := ask(addr, "udp", name, dns.TypeA)
 	if err != nil {
@@ -167,7 +175,8 @@ func askAgain(addr, name string) (*dns.Msg, error) {
 	return m, err
 }
 
-// However many targets are cold, and silent, no more than max_concurrent lookups are under way. The others fail at once.
+// With many targets that are not cached, and an upstream that does not answer, no more than max_concurrent lookups are in
+// flight. The other queries get the response to a failure at once.
 func TestConcurrency(t *testing.T) {
 	t.Parallel()
 	const limit, n = 50, 2000
@@ -194,18 +203,18 @@ func TestConcurrency(t *testing.T) {
 		})
 		time.Sleep(time.Millisecond) // more at once would not fit into the buffer of the server's socket
 		if i == n/2 {
-			// A lookup has a goroutine of its own, one of the client and one for the exchange, which may outlive it.
+			// A lookup takes three goroutines: its own, that of the query, and that of the exchange, which may outlive it.
 			now := footprintOf(t, server, page)
-			t.Logf("%s before, %s amid it", before, now)
+			t.Logf("%s before, %s in the middle", before, now)
 			if most := before.plus(footprint{4*limit + slack, 2*limit + slack, 16 << 20}); !now.within(most) {
-				t.Errorf("%s amid it, want at most %s", now, most)
+				t.Errorf("%s in the middle, want at most %s", now, most)
 			}
 		}
 	}
 	clients.Wait()
 
 	took := time.Since(began)
-	most := limit * (1 + int(took/attempt)) // each has its place for a whole attempt
+	most := limit * (1 + int(took/attempt)) // each lookup counts for a whole attempt
 	if asked := up.AskedAll(); asked < limit || asked > most || int(waited.Load()) > most {
 		t.Errorf("%d lookups, and %d clients waited for one, in %s: want at most %d", asked, waited.Load(), took, most)
 	}
@@ -216,8 +225,8 @@ func TestConcurrency(t *testing.T) {
 	checkQuick(t, server, fmt.Sprintf("n%d.example.org.", n))
 }
 
-// Clients that wait for a slow target are all answered at its end, and leave nothing behind. How many there may be is not
-// bounded by the plugin: each costs a goroutine until then.
+// All clients that wait for a slow target are answered when its lookup finishes, and leave no goroutines and files behind.
+// The plugin does not bound how many wait: each takes a goroutine until then.
 func TestWaitingClients(t *testing.T) {
 	t.Parallel()
 	const n = 1000
@@ -246,7 +255,7 @@ func TestWaitingClients(t *testing.T) {
 	checkSettles(t, server, page, before, before.plus(footprint{slack, slack, 4 << 20}))
 }
 
-// However many names are asked for under a wildcard, the target is looked up once, and memory is bounded.
+// However many names below a wildcard clients query, the target is looked up once, and memory is bounded.
 func TestFlood(t *testing.T) {
 	up := upstream.New(t, upstream.Zone(
 		"app.hosting.example. 300 IN A 203.0.113.80",
@@ -262,16 +271,16 @@ func TestFlood(t *testing.T) {
 	after := heap(t, page)
 	t.Logf("%d kB on the heap after half of the queries, %d kB after all", before>>10, after>>10)
 	if after > before+1<<20 {
-		t.Errorf("%d names more take %d kB", half, (after-before)>>10)
+		t.Errorf("%d more names take %d kB", half, (after-before)>>10)
 	}
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		if n := up.Asked("app.hosting.example.", qtype); n != 1 {
-			t.Errorf("The upstream was asked %d times for %s", n, dns.Type(qtype))
+			t.Errorf("The upstream got %d queries for %s", n, dns.Type(qtype))
 		}
 	}
 }
 
-// flood asks for the names with the numbers from begin to end, each once.
+// flood queries the names with the numbers from begin to end, each once.
 func flood(t *testing.T, addr string, begin, end int) {
 	t.Helper()
 	sweep(t, addr, "udp", begin, end, func(conn *dns.Conn, i int, qtype uint16) error {
@@ -279,7 +288,7 @@ func flood(t *testing.T, addr string, begin, end int) {
 	})
 }
 
-// sweep lets eight clients ask about the numbers from begin to end, each once and for either type in turn.
+// sweep has eight clients ask about the numbers from begin to end, each once, for A and AAAA in turn.
 func sweep(t *testing.T, addr, network string, begin, end int, ask func(conn *dns.Conn, i int, qtype uint16) error) {
 	t.Helper()
 	const clients = 8
@@ -303,7 +312,7 @@ func sweep(t *testing.T, addr, network string, begin, end int, ask func(conn *dn
 	all.Wait()
 }
 
-// askAddress asks over conn for name, which is to have an address.
+// askAddress queries name over conn, and returns an error unless the answer is an address.
 func askAddress(conn *dns.Conn, name string, qtype uint16) error {
 	client := dns.Client{Timeout: 5 * time.Second}
 	m, _, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(name, qtype), conn)

@@ -13,7 +13,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// metrics returns the time series at addr, by name and labels as they are written there.
+// metrics returns the values of the metrics page at addr, by name and labels as the page writes them.
 func metrics(t *testing.T, addr string) map[string]float64 {
 	t.Helper()
 	_, body := get(t, "http://"+addr+"/metrics")
@@ -27,6 +27,7 @@ func metrics(t *testing.T, addr string) map[string]float64 {
 	return series
 }
 
+// Each kind of answer is counted, and logged only by the log plugin. Of a failed lookup there is no line per query.
 func TestMetricsAndLog(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, changing("203.0.113.80"))
@@ -42,9 +43,9 @@ func TestMetricsAndLog(t *testing.T) {
 		metadata
 		log . "{name} {type} {/alias/target} {/alias/status}"
 		prometheus `+page))
-	// The queries find one after the other what there is to tell about.
+	// Each query gets an answer of another status.
 	a := func(name string) *dns.Msg { return query(t, server.addr, "udp", name, dns.TypeA) }
-	const age = 1100 * time.Millisecond // past the TTL
+	const age = 1100 * time.Millisecond // more than the TTL
 
 	a("dead.example.org.")
 	a("own.example.org.")
@@ -93,7 +94,7 @@ func TestMetricsAndLog(t *testing.T) {
 	}
 }
 
-// The response is the same whether it leaves in wire form or, because of log, as a message, and prometheus sees both.
+// The response is the same whether it is sent in wire form or, because of log, as a message. prometheus counts both.
 func TestBothForms(t *testing.T) {
 	t.Parallel()
 	zone := upstream.Zone("app.hosting.example. 3600 IN A 203.0.113.80", "app.hosting.example. 3600 IN A 203.0.113.81")
@@ -146,8 +147,7 @@ func TestBothForms(t *testing.T) {
 	}
 }
 
-// changing returns a handler that knows one target with this address, which soon may be another, and fails for the
-// target dead.
+// changing returns a handler that answers with this address and a TTL of a second, and with SERVFAIL for the target dead.
 func changing(address string) upstream.Handler {
 	zone := upstream.Zone("app.hosting.example. 1 IN A " + address)
 	return func(w dns.ResponseWriter, r *dns.Msg) {
@@ -159,7 +159,7 @@ func changing(address string) upstream.Handler {
 	}
 }
 
-// checkQuiet checks that two hundred queries leave no line of the plugin in the log.
+// checkQuiet checks that the plugin logs nothing for two hundred queries.
 func checkQuiet(t *testing.T, server *process, name string) {
 	t.Helper()
 	before := server.logged(t, "plugin/alias")
@@ -167,6 +167,6 @@ func checkQuiet(t *testing.T, server *process, name string) {
 		query(t, server.addr, "udp", name, dns.TypeA)
 	}
 	if lines := server.logged(t, "plugin/alias") - before; lines > 0 {
-		t.Errorf("200 queries left %d lines in the log", lines)
+		t.Errorf("The plugin logged %d lines for 200 queries", lines)
 	}
 }

@@ -22,8 +22,19 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The Corefile of the page starts a server whose metrics are there, and its commands for the Prometheus operator make an object
-// with the rules.
+const (
+	rulesFile      = "../deploy/prometheus/alias.rules.yaml"
+	rulesTests     = "../deploy/prometheus/alias.rules.test.yaml"
+	dashboardFile  = "../deploy/grafana/alias.json"
+	monitoringPage = "../docs/monitoring.md"
+
+	// scrapeInterval is that of Prometheus in the tests, and rateInterval the $__rate_interval that Grafana derives from it.
+	scrapeInterval = time.Second
+	rateInterval   = 4 * scrapeInterval
+)
+
+// The Corefile of the page starts a server with the metrics, and its commands for the Prometheus operator print an object with
+// the rules.
 func TestMonitoringPage(t *testing.T) {
 	t.Parallel()
 	promtool := need(t, "promtool")
@@ -56,11 +67,12 @@ func TestMonitoringPage(t *testing.T) {
 	}
 }
 
-// late are the alerts for what takes longer than a test.
+// late are the alerts for conditions that take longer than a test.
 var late = []string{"AliasStaleAnswersOld"}
 
-// While all is well there is no alert. When all goes wrong there are all of them. Each query of the dashboard returns what
-// happened meanwhile. It is not parallel: a machine that is busy with other tests would be slow while all is well.
+// While all is well no alert is pending or firing. With all faults at once, all alerts are. Each query of the dashboard returns
+// a value for that time. The test is not parallel: on a machine that is busy with other tests, lookups would be slow while all is
+// to be well.
 func TestMonitoring(t *testing.T) {
 	d := readDashboard(t)
 	if !*update {
@@ -80,8 +92,8 @@ func TestMonitoring(t *testing.T) {
 	}
 }
 
-// watchedCorefile has two zones that leave, and one whose answers are on a small disk. Of the former one leaves without what is
-// not known, and has room for one lookup at a time. Each has an upstream of its own, and so a memory of its own.
+// watchedCorefile has two zones that are transferred, and one with persist on a small disk. One of the two is transferred without
+// the aliases that fail, and may have one lookup in flight. Each zone has its own upstream, and so its own cache.
 const watchedCorefile = `
 example.org:PORT {
 	bind 127.0.0.1
@@ -127,15 +139,15 @@ example.com:PORT {
 }
 `
 
-// watched is a server that a Prometheus scrapes, and what is around it.
+// watched is a server that Prometheus scrapes, with its upstreams, a secondary and its disk.
 type watched struct {
 	*process
 	page       string // address of its metrics
 	prometheus string // address of Prometheus
 	began      time.Time
 
-	up, busy  *upstream.Server // of the zones that leave
-	secondary *upstream.Server // one of two
+	up, busy  *upstream.Server // of the zones that are transferred
+	secondary *upstream.Server // one of the two of example.org
 	disk      string
 }
 
@@ -146,7 +158,7 @@ func startWatched(t *testing.T) *watched {
 	hosted := hosting(3, oldAddresses...)
 	w := &watched{page: local(freePort(t)), up: upstream.New(t, hosted), busy: upstream.New(t, hosted), secondary: secondary(), disk: smallDisk(t)}
 	port, dir := freePort(t), t.TempDir()
-	write(t, filepath.Join(dir, "zone"), leavingZone(1, ""))
+	write(t, filepath.Join(dir, "zone"), transferredZone(1, ""))
 	write(t, filepath.Join(dir, "others"), zoneFile+otherAliases())
 	write(t, filepath.Join(dir, "Corefile"), strings.NewReplacer(
 		"PORT", port, "PAGE", w.page, "UPSTREAM", w.up.Addr, "BUSY", w.busy.Addr, "HEALTHY", upstream.New(t, onlyOthers).Addr,
@@ -158,12 +170,12 @@ func startWatched(t *testing.T) *watched {
 	return w
 }
 
-// leavingZone is the zone that leaves, with further records.
-func leavingZone(serial int, more string) string {
+// transferredZone returns the zone that is transferred, with further records.
+func transferredZone(serial int, more string) string {
 	return strings.Replace(zoneFile, "hostmaster 1 ", fmt.Sprintf("hostmaster %d ", serial), 1) + more
 }
 
-// others is how many names have to be asked for until the small disk is full.
+// others is how many names clients have to query until the small disk is full.
 const others = 500
 
 func otherName(i int) string { return fmt.Sprintf("other%d", i) }
@@ -176,13 +188,13 @@ func otherAliases() string {
 	return zone.String()
 }
 
-// calm has clients ask while all is well, and checks that there are no alerts.
+// calm has clients send queries while all is well, and checks that there are no alerts.
 func (w *watched) calm(t *testing.T) {
 	t.Helper()
-	// With an MX or NS record, file looks for its addresses in the zone that it may be replacing at that moment.
+	// For an MX or NS record, file looks up addresses in the zone, which it may be replacing at that moment.
 	w.keepAsking(t, append(questions("example.org."), question{"example.org.", dns.TypeTXT})...)
 	w.askOthers(t, 1)
-	// A counter that begins with what it counts has not grown: all has to happen twice.
+	// Prometheus sees a counter for the first time when it is 1, and that is no increase: everything has to happen twice.
 	for i, addresses := range [][]string{newAddresses, oldAddresses} {
 		w.up.Set(hosting(3, addresses...))
 		transfer(t, w.process, new(dns.Msg).SetAxfr("example.org."))
@@ -197,8 +209,8 @@ func (w *watched) calm(t *testing.T) {
 	}
 }
 
-// outage lets all go wrong: one upstream and one secondary are silent, the other upstream is slow, the disk is full, and
-// the zones get an alias of which nothing is remembered. It waits until all alerts have come.
+// outage causes all faults at once: one upstream and one secondary do not answer, the other upstream is slow, the disk is full,
+// and the zones get an alias whose target is not cached. It waits until all alerts are pending or firing.
 func (w *watched) outage(t *testing.T) {
 	t.Helper()
 	w.up.Set(nil)
@@ -207,7 +219,7 @@ func (w *watched) outage(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.disk, "filler"), make([]byte, 256<<10), 0o600); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("The disk is not full: %v", err)
 	}
-	replaceFile(t, filepath.Join(w.Dir, "zone"), leavingZone(2, "new IN ALIAS new.hosting.example.\n"))
+	replaceFile(t, filepath.Join(w.Dir, "zone"), transferredZone(2, "new IN ALIAS new.hosting.example.\n"))
 	w.askOthers(t, others)
 	w.keepAsking(t, questions("new.example.org.")...)
 	w.keepAsking(t, questions("example.net.", "new.example.net.")...)
@@ -216,17 +228,17 @@ func (w *watched) outage(t *testing.T) {
 			return w.logged(t, fmt.Sprintf("Successfully reloaded zone %q", zone)) > 0
 		})
 		eventually(t, 20*time.Second, "a transfer of "+zone+" is a "+outcome, func() bool {
-			ask(w.addr, "tcp", zone, dns.TypeAXFR) // whatever it gets
+			ask(w.addr, "tcp", zone, dns.TypeAXFR) // the metric has the outcome
 			return metrics(t, w.page)[fmt.Sprintf(`coredns_alias_transfers_total{outcome=%q,zone=%q}`, outcome, zone)] > 0
 		})
 	}
 	var missing []string
 	defer func() {
 		if t.Failed() {
-			t.Logf("There were no alerts %v", missing)
+			t.Logf("Neither pending nor firing: %v", missing)
 		}
 	}()
-	eventually(t, 40*time.Second, "all alerts have come", func() bool {
+	eventually(t, 40*time.Second, "all alerts are pending or firing", func() bool {
 		missing = w.inactive(t)
 		return slices.Equal(missing, late)
 	})
@@ -255,20 +267,20 @@ func (w *watched) badReload(t *testing.T) {
 	w.await(t, `increase(coredns_reload_failed_total[10s]) > 0`)
 }
 
-// slowly takes its time for the one target that it knows, which has to be looked up again and again. About others it is silent.
+// slowly answers late for app.hosting.example, with a TTL of a second. It does not answer for other targets.
 func slowly(w dns.ResponseWriter, r *dns.Msg) {
 	if r.Question[0].Name == "app.hosting.example." {
 		upstream.Late(300*time.Millisecond, hosting(1, oldAddresses...))(w, r)
 	}
 }
 
-// keepAsking has a client ask qs until the test ends.
+// keepAsking has a client send the queries until the test ends.
 func (w *watched) keepAsking(t *testing.T, qs ...question) {
 	t.Helper()
 	t.Cleanup(follow(w.addr, qs, func(question, *dns.Msg, error) {}))
 }
 
-// askOthers asks for the first n names whose targets are always known.
+// askOthers queries the first n names whose upstream always answers.
 func (w *watched) askOthers(t *testing.T, n int) {
 	t.Helper()
 	for i := range n {
@@ -278,7 +290,8 @@ func (w *watched) askOthers(t *testing.T, n int) {
 	}
 }
 
-// checkNames checks that each metric of the dashboard and the rules is in a scrape, and that the dashboard has all of alias.
+// checkNames checks that the server exports each metric of the dashboard and the rules, and that the dashboard has all metrics of
+// alias.
 func (w *watched) checkNames(t *testing.T, d *dashboard) {
 	t.Helper()
 	var exprs []string
@@ -308,7 +321,7 @@ func (w *watched) checkNames(t *testing.T, d *dashboard) {
 	}
 }
 
-// checkVariables checks what there is to choose from.
+// checkVariables checks which values the variables of the dashboard can have.
 func (w *watched) checkVariables(t *testing.T, d *dashboard) {
 	t.Helper()
 	want := map[string][]string{"job": {"alias"}, "instance": {w.page}, "zone": {"example.com.", "example.net.", "example.org."}}
@@ -325,17 +338,17 @@ func (w *watched) checkVariables(t *testing.T, d *dashboard) {
 	}
 }
 
-// measurement is what a query has returned for a time.
+// measurement is the result of a query over the time of the test.
 type measurement struct {
 	series  int
 	highest float64
 }
 
-// checkQueries checks that each query of the dashboard has had a value, and returns them in its order.
+// checkQueries checks that each query of the dashboard had a value, and returns the results in the order of the dashboard.
 func (w *watched) checkQueries(t *testing.T, d *dashboard) []measurement {
 	t.Helper()
 	seconds := func(at time.Time) string { return strconv.FormatInt(at.Unix(), 10) }
-	time.Sleep(scrapeInterval + time.Second) // the last whole second is to have what has been scraped
+	time.Sleep(scrapeInterval + time.Second) // so that the last scrape is before the end of the range
 	var ms []measurement
 	for _, p := range d.charts() {
 		for _, q := range p.Targets {
@@ -353,7 +366,7 @@ func (w *watched) checkQueries(t *testing.T, d *dashboard) []measurement {
 
 const scrapeHead = "| Panel | Query | Series | Highest value |\n| --- | --- | --- | --- |\n"
 
-// inWords returns a value of a panel with the unit of Grafana.
+// inWords returns a value with its unit, which has the name that Grafana gives it.
 func inWords(t *testing.T, value float64, unit string) string {
 	t.Helper()
 	switch unit {
@@ -370,11 +383,11 @@ func inWords(t *testing.T, value float64, unit string) string {
 	case "short", "none":
 		return fmt.Sprintf("%.3g", value)
 	}
-	t.Fatalf("Nothing is known of the unit %s", unit)
+	t.Fatalf("The test does not know the unit %s", unit)
 	return ""
 }
 
-// writeScrape writes the table, with which the page ends.
+// writeScrape writes the table into the page, which ends with it.
 func writeScrape(t *testing.T, d *dashboard, ms []measurement) {
 	t.Helper()
 	text, _, found := strings.Cut(read(t, monitoringPage), scrapeHead)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// startNSD starts an NSD at port as a secondary of primary, with a key when it has one.
+// startNSD starts an NSD at port as a secondary of primary. With key "" it transfers without TSIG.
 func startNSD(t *testing.T, port, primary, key string) *process {
 	t.Helper()
 	nsd, dir := need(t, "nsd"), t.TempDir()
@@ -82,7 +82,7 @@ zone:
 	return launch(t, local(port), dir, nil, knot, "-c", conf)
 }
 
-// startBIND starts a BIND at port as a secondary of primary. It takes NOTIFY from the address of primary only.
+// startBIND starts a BIND at port as a secondary of primary. It accepts NOTIFY from the address of primary alone.
 func startBIND(t *testing.T, port, primary string) *process {
 	t.Helper()
 	named, dir := need(t, "named"), t.TempDir()
@@ -114,7 +114,7 @@ func startPowerDNSSecondary(t *testing.T, port, primary string) *process {
 	return launchPowerDNS(t, port, t.TempDir(), "type slave; masters { "+primary+"; }", "secondary=yes")
 }
 
-// startPowerDNS starts a PowerDNS that serves this zone, from the file db.example.org in its directory.
+// startPowerDNS starts a PowerDNS as the primary of this zone, which is in the file db.example.org in its directory.
 func startPowerDNS(t *testing.T, zone string) *process {
 	t.Helper()
 	dir := t.TempDir()
@@ -122,8 +122,8 @@ func startPowerDNS(t *testing.T, zone string) *process {
 	return launchPowerDNS(t, freePort(t), dir, "type master", "allow-axfr-ips=127.0.0.1")
 }
 
-// launchPowerDNS starts a PowerDNS at port that has example.org in this role, in the file db.example.org in dir, with
-// a further setting.
+// launchPowerDNS starts a PowerDNS at port that has example.org in this role, in the file db.example.org in dir, and a
+// further setting.
 func launchPowerDNS(t *testing.T, port, dir, role, setting string) *process {
 	t.Helper()
 	pdns := need(t, "pdns_server")
@@ -162,13 +162,13 @@ func (p *process) control(t *testing.T, tool string, args ...string) string {
 	return string(out)
 }
 
-// startUnbound starts an Unbound that asks the authority at addr about everything below example.
+// startUnbound starts an Unbound that queries the authoritative server at addr for all names below example.
 func startUnbound(t *testing.T, addr string) *process {
 	t.Helper()
 	return startUnboundFor(t, "example.", addr, `module-config: "iterator"`)
 }
 
-// startUnboundFor starts an Unbound that asks the authority at addr about everything in zone, with further options.
+// startUnboundFor starts an Unbound that queries the authoritative server at addr for all names in zone, with further options.
 func startUnboundFor(t *testing.T, zone, addr, options string) *process {
 	t.Helper()
 	unbound, port, dir := need(t, "unbound"), freePort(t), t.TempDir()
@@ -196,7 +196,7 @@ stub-zone:
 	return launch(t, local(port), dir, nil, unbound, "-d", "-p", "-c", conf)
 }
 
-// startRecursor starts a PowerDNS Recursor that asks the authority at addr about everything below example.
+// startRecursor starts a PowerDNS Recursor that queries the authoritative server at addr for all names below example.
 func startRecursor(t *testing.T, addr string) *process {
 	t.Helper()
 	recursor, port, dir := need(t, "pdns_recursor"), freePort(t), t.TempDir()

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// alone puts the calling goroutine into namespaces of its own, with all sockets and processes that it makes from now
-// on; a network has loopback. The thread stays locked to it, and thus ends with it.
+// alone moves the calling goroutine into new namespaces, with all sockets and processes that it creates from then on. A
+// new network has loopback. The goroutine stays locked to its thread, which ends with it.
 func alone(t *testing.T, namespaces int) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -23,13 +23,13 @@ func alone(t *testing.T, namespaces int) {
 	if namespaces&syscall.CLONE_NEWNET == 0 {
 		return
 	}
-	// In a container root may make a network, but not set it up.
+	// In a container, root may create a network namespace, and lack the right to configure it.
 	if out, err := exec.Command(need(t, "ip"), "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		lack(t, "no network: %v: %s", err, out)
 	}
 }
 
-// sysctl sets one of the network of the calling goroutine. In a container they may be read-only.
+// sysctl sets a sysctl in the network namespace of the calling goroutine. In a container sysctls may be read-only.
 func sysctl(t *testing.T, name, value string) {
 	t.Helper()
 	err := os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0o644)
@@ -41,7 +41,7 @@ func sysctl(t *testing.T, name, value string) {
 	}
 }
 
-// smallDisk returns a directory on a disk of 256 KiB.
+// smallDisk returns a directory on a disk of 256 KiB, which only the calling goroutine and its processes see.
 func smallDisk(t *testing.T) string {
 	t.Helper()
 	alone(t, syscall.CLONE_NEWNS)

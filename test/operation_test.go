@@ -18,7 +18,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The example of the repository does what it says, from the first query on.
+// The bundled example works from the first query on, over UDP and TCP.
 func TestExample(t *testing.T) {
 	t.Parallel()
 	need(t, "dig")
@@ -49,12 +49,12 @@ func TestExample(t *testing.T) {
 				checkRecords(t, answer, want...)
 			})
 		}
-		_, answer := dig(t, port, "www.example.com", "A", network) // the zone's own alias
+		_, answer := dig(t, port, "www.example.com", "A", network) // an ALIAS record of the zone
 		checkRecords(t, answer, "www.example.com. 60 IN A 203.0.113.80", "www.example.com. 60 IN A 203.0.113.81")
 	}
 }
 
-// dig returns the line of the header flags and the answer section that dig prints.
+// dig runs dig, and returns the flags of the header and the answer section that it prints.
 func dig(t *testing.T, port string, args ...string) (flags string, answer []dns.RR) {
 	t.Helper()
 	args = append([]string{"@127.0.0.1", "-p", port, "+noall", "+comments", "+answer", "+tries=1"}, args...)
@@ -89,12 +89,12 @@ func TestPlugins(t *testing.T) {
 	}
 }
 
-// The server is ready when the targets of all server blocks are known, and in any case after ten seconds.
+// The server is ready when the records of all server blocks are resolved, and in any case after ten seconds.
 func TestReady(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		timeout string
-		answers bool // the silent upstream comes to its senses
+		answers bool // the silent upstream answers after a while
 		least   time.Duration
 		most    time.Duration
 	}{
@@ -119,7 +119,7 @@ func TestReady(t *testing.T) {
 				return code != 0
 			})
 			if code != http.StatusServiceUnavailable || !strings.Contains(body, "alias") {
-				t.Errorf("Got %d %q while a target is unknown", code, body)
+				t.Errorf("Got %d %q while a record is not resolved", code, body)
 			}
 			if test.answers {
 				eventually(t, 5*time.Second, "the silent upstream is asked", func() bool { return silent.AskedAll() == 2 })
@@ -136,7 +136,7 @@ func TestReady(t *testing.T) {
 	}
 }
 
-// While the health plugin holds up the end, what was remembered goes on being renewed.
+// While the health plugin delays the end of the server, targets are still looked up.
 func TestLameduck(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, upstream.Zone("app.hosting.example. 1 IN A 203.0.113.80"))
@@ -145,8 +145,8 @@ func TestLameduck(t *testing.T) {
 		"health "+local(freePort(t))+" {\nlameduck 4s\n}"))
 	checkRecords(t, query(t, server.addr, "udp", "example.org.", dns.TypeA).Answer, "example.org. 1 IN A 203.0.113.80")
 	server.signal(t, syscall.SIGTERM)
-	eventually(t, 2*time.Second, "the server is told to end", func() bool { return server.logged(t, "SIGTERM") > 0 })
-	time.Sleep(1500 * time.Millisecond) // past the TTL
+	eventually(t, 2*time.Second, "the server handles SIGTERM", func() bool { return server.logged(t, "SIGTERM") > 0 })
+	time.Sleep(1500 * time.Millisecond) // until the answer is expired
 	before := up.Asked("app.hosting.example.", dns.TypeA)
 	checkRecords(t, query(t, server.addr, "udp", "example.org.", dns.TypeA).Answer, "example.org. 1 IN A 203.0.113.80")
 	if up.Asked("app.hosting.example.", dns.TypeA) == before {
@@ -154,7 +154,7 @@ func TestLameduck(t *testing.T) {
 	}
 }
 
-// A server tells which alias it has, however it was built.
+// The server's -version has the version of alias, however the server was built.
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	checkVersion(t, `alias-.+`, coredns)

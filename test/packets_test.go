@@ -13,7 +13,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Every type, class and operation gets a response, and none but A and AAAA of the Internet has addresses in it.
+// Every type, class and opcode gets a response. Only queries for A and AAAA of class IN get addresses.
 func TestQuestions(t *testing.T) {
 	for _, test := range []struct{ name, plugins string }{{"alone", ""}, {"with transfer", "transfer {\nto *\n}"}} {
 		t.Run(test.name, func(t *testing.T) {
@@ -58,7 +58,7 @@ func testQuestions(t *testing.T, plugins string) {
 	for _, name := range []string{"example.org.", "a.shop.example.org."} {
 		rcodes := make(map[int]int)
 		for qtype := range 1 << 16 {
-			// All that have a meaning, and some of the others.
+			// All types that are assigned, and some of the others.
 			if qtype > 300 && qtype < 1<<16-300 && qtype%101 > 0 {
 				continue
 			}
@@ -77,7 +77,7 @@ func testQuestions(t *testing.T, plugins string) {
 		clear(rcodes)
 		for opcode := range 16 {
 			if opcode == dns.OpcodeNotify {
-				continue // file drops what no primary of its own sends
+				continue // file does not answer a NOTIFY that is not from its primary
 			}
 			r := new(dns.Msg).SetQuestion(name, dns.TypeA)
 			r.Opcode = opcode
@@ -87,7 +87,7 @@ func testQuestions(t *testing.T, plugins string) {
 	}
 }
 
-// Whatever is wrong with a packet, the server lives, and has an answer for the next.
+// The server survives broken packets of every kind, and answers the next query.
 func TestBrokenPackets(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, targets)
@@ -117,7 +117,7 @@ func TestBrokenPackets(t *testing.T) {
 		packet := brokenPacket(rng, 30_000)
 		length := len(packet)
 		if i%3 == 0 {
-			length = rng.IntN(1 << 16) // promised, and never there
+			length = rng.IntN(1 << 16) // not that of the message
 		}
 		conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(length)), packet...))
 		if i%2 == 0 {
@@ -130,13 +130,13 @@ func TestBrokenPackets(t *testing.T) {
 	checkSettles(t, server, page, before, before.plus(footprint{slack, slack, 4 << 20}))
 }
 
-// brokenPacket returns a packet that no good client sends. option is how long an EDNS option may be.
+// brokenPacket returns a packet that no correct client sends. EDNS options in it are shorter than option.
 func brokenPacket(rng *rand.Rand, option int) []byte {
 	name := []string{"example.org.", "a.shop.example.org.", "www.example.org."}[rng.IntN(3)]
 	r := new(dns.Msg).SetQuestion(name, []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeTXT}[rng.IntN(3)])
 	kind := rng.IntN(9)
 	switch kind {
-	case 0: // nothing that makes sense
+	case 0: // noise
 		b := make([]byte, rng.IntN(600))
 		for i := range b {
 			b[i] = byte(rng.Uint32())
@@ -146,10 +146,10 @@ func brokenPacket(rng *rand.Rand, option int) []byte {
 		r.Question = nil
 	case 2:
 		r.Question = append(r.Question, r.Question[0])
-	case 3: // records where there are to be none
+	case 3: // records in sections where a query has none
 		r.Answer = addressesOf(r.Question[0], 1+rng.IntN(3), 60)
 		r.Ns = addressesOf(r.Question[0], rng.IntN(3), 60)
-	case 4: // large options, and an EDNS version that does not exist
+	case 4: // a large option, an EDNS version that does not exist, or two OPT records
 		opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
 		opt.SetVersion(uint8(rng.IntN(3)))
 		opt.Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: uint16(rng.IntN(20)), Data: make([]byte, rng.IntN(option))}}
@@ -162,9 +162,9 @@ func brokenPacket(rng *rand.Rand, option int) []byte {
 	switch kind {
 	case 5:
 		return b[:rng.IntN(len(b))]
-	case 6: // a name that goes on where it began, or at the end
+	case 6: // a compression pointer to itself, to the end of the message, or beyond it
 		b[12], b[13] = 0xc0, []byte{12, byte(len(b) - 1), 0xff}[rng.IntN(3)]
-	case 7: // numbers of records that are not there
+	case 7: // a count of records that are not there
 		binary.BigEndian.PutUint16(b[4+2*rng.IntN(4):], uint16(rng.Uint32()))
 	case 8:
 		for range 1 + rng.IntN(4) {
@@ -174,8 +174,9 @@ func brokenPacket(rng *rand.Rand, option int) []byte {
 	return b
 }
 
-// Clients that connect and say nothing, or not all, or take no answers, keep nobody else from being answered. CoreDNS
-// closes their connections after 10 seconds, but for those that take no answers: these stay as long as the client wants.
+// Clients that connect and send nothing, or a part of a query, or do not read the responses, do not delay the others.
+// CoreDNS closes their connections after 10 seconds. Those of clients that do not read stay open until the client closes
+// them.
 func TestIdleClients(t *testing.T) {
 	t.Parallel()
 	const n = 100 // of each kind
@@ -194,28 +195,28 @@ func TestIdleClients(t *testing.T) {
 	before := footprintOf(t, server, page)
 
 	whole := onTCP(t, "example.org.")
-	for _, said := range [][]byte{nil, whole[:1], whole[:20], whole} {
+	for _, sent := range [][]byte{nil, whole[:1], whole[:20], whole} {
 		for range n {
 			conn, err := net.Dial("tcp", server.addr)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.Write(said)
+			conn.Write(sent)
 		}
 	}
-	deaf := make([]net.Conn, 3) // they ask for 12 MB, more than fits into the buffers of a connection
-	for i := range deaf {
+	unread := make([]net.Conn, 3) // the responses are 12 MB, more than fits into the buffers of a connection
+	for i := range unread {
 		conn, err := net.Dial("tcp", server.addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		deaf[i] = conn
+		unread[i] = conn
 		conn.(*net.TCPConn).SetReadBuffer(4096)
 		conn.Write(bytes.Repeat(onTCP(t, "large.example.org."), 1500))
 	}
-	t.Logf("%s before, %s with %d clients", before, footprintOf(t, server, page), 4*n+len(deaf))
+	t.Logf("%s before, %s with %d clients", before, footprintOf(t, server, page), 4*n+len(unread))
 	for range 10 {
 		began := time.Now()
 		for _, network := range []string{"udp", "tcp"} {
@@ -226,15 +227,15 @@ func TestIdleClients(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	eventually(t, 15*time.Second, "the connections are closed", func() bool { return files(t, server) <= before.files+len(deaf)+slack })
-	t.Logf("Closed after %s, but for %d", time.Since(began), goroutines(t, page, "dns.(*response).Write"))
-	for _, conn := range deaf {
+	eventually(t, 15*time.Second, "the connections are closed", func() bool { return files(t, server) <= before.files+len(unread)+slack })
+	t.Logf("Closed after %s, all but %d", time.Since(began), goroutines(t, page, "dns.(*response).Write"))
+	for _, conn := range unread {
 		conn.Close()
 	}
 	checkSettles(t, server, page, before, before.plus(footprint{slack, slack, 4 << 20}))
 }
 
-// onTCP returns a query for the A records of name as it is sent over TCP.
+// onTCP returns a query for the A records of name, with the length that precedes it over TCP.
 func onTCP(t *testing.T, name string) []byte {
 	t.Helper()
 	wire, err := new(dns.Msg).SetQuestion(name, dns.TypeA).Pack()

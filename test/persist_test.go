@@ -15,10 +15,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// writtenAfter is how long an answer may be in memory alone.
+// writtenAfter is how long an answer may be in the cache before it is in the file.
 const writtenAfter = time.Second
 
-// stop ends p in an orderly way.
+// stop ends p with SIGTERM, so that p can write its answers.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	p.signal(t, syscall.SIGTERM)
@@ -33,7 +33,7 @@ type question struct {
 
 func (q question) String() string { return q.name + " " + dns.TypeToString[q.qtype] }
 
-// questions returns those for the addresses of names.
+// questions returns the questions for A and AAAA of names.
 func questions(names ...string) []question {
 	var qs []question
 	for _, name := range names {
@@ -53,7 +53,7 @@ func numbered(n int, qtype uint16) string {
 	return netip.AddrFrom16([16]byte{0: 0x20, 1: 0x01, 2: 0x0d, 3: 0xb8, 13: a, 14: b, 15: c}).String()
 }
 
-// number returns the number that the address in m stands for, if there is one address and nothing else.
+// number returns the number that the address in m stands for. The answer must be one address and nothing else.
 func number(m *dns.Msg) (n int, ok bool) {
 	if m.Rcode != dns.RcodeSuccess || len(m.Answer) != 1 {
 		return 0, false
@@ -71,8 +71,7 @@ func number(m *dns.Msg) (n int, ok bool) {
 	return int(last[0])<<16 | int(last[1])<<8 | int(last[2]), true
 }
 
-// follow has a client ask one question after the other, again and again, until it is told to stop. see gets each
-// response, or the error when there was none.
+// follow has a client send qs as queries, over and over, until stop is called. It calls see with each response, or the error.
 func follow(addr string, qs []question, see func(q question, m *dns.Msg, err error)) (stop func()) {
 	end := make(chan struct{})
 	var client sync.WaitGroup
@@ -94,19 +93,19 @@ func follow(addr string, qs []question, see func(q question, m *dns.Msg, err err
 	}
 }
 
-// checkKept checks that the log has no complaint of the plugin but those about targets.
-func checkKept(t *testing.T, server *process) {
+// checkNoWarnings checks that the log has no warnings and errors but those about targets.
+func checkNoWarnings(t *testing.T, server *process) {
 	t.Helper()
 	for line := range strings.Lines(server.log(t)) {
-		complains := strings.Contains(line, "[WARNING]") || strings.Contains(line, "[ERROR]")
-		if complains && !strings.Contains(line, "plugin/alias: Target ") && !strings.Contains(line, "more messages about targets were suppressed") {
+		warning := strings.Contains(line, "[WARNING]") || strings.Contains(line, "[ERROR]")
+		if warning && !strings.Contains(line, "plugin/alias: Target ") && !strings.Contains(line, "more messages about targets were suppressed") {
 			t.Errorf("The log has: %s", line)
 		}
 	}
 }
 
-// hosted returns a handler for targets below hosting.example: long has a TTL that outlasts any test, short one that
-// does not, gone does not exist.
+// hosted returns a handler for targets below hosting.example: the TTL of long outlasts any test, that of short is a second,
+// and gone does not exist.
 func hosted(n int) upstream.Handler {
 	return upstream.Zone(
 		"hosting.example. 300 IN SOA ns1 hostmaster 1 7200 3600 1209600 300",
@@ -116,7 +115,7 @@ func hosted(n int) upstream.Handler {
 		"short.hosting.example. 1 IN AAAA "+numbered(n, dns.TypeAAAA))
 }
 
-// hostedRecords are the records for these targets, and what makes them fail quickly.
+// hostedRecords are the records for these targets, and properties with which lookups fail quickly.
 const hostedRecords = `
 	record long long.hosting.example
 	record short short.hosting.example
@@ -126,13 +125,13 @@ const hostedRecords = `
 	retries 0
 	`
 
-// checkFresh checks that the answers for owner have this number and are not stale.
+// checkFresh checks that the answers for owner have this number and are fresh.
 func checkFresh(t *testing.T, server *process, owner string, want int) {
 	t.Helper()
 	checkNumber(t, server, owner, want, -1)
 }
 
-// checkStale checks that the answers for owner have this number and are marked as stale.
+// checkStale checks that the answers for owner have this number and are stale.
 func checkStale(t *testing.T, server *process, owner string, want int) {
 	t.Helper()
 	checkNumber(t, server, owner, want, int(dns.ExtendedErrorCodeStaleAnswer))
@@ -149,7 +148,7 @@ func checkNumber(t *testing.T, server *process, owner string, want, code int) {
 	}
 }
 
-// awaitNumber waits until owner is answered with this number.
+// awaitNumber waits until the answers for owner have this number.
 func awaitNumber(t *testing.T, server *process, owner string, want int) {
 	t.Helper()
 	for _, q := range questions(owner) {
@@ -160,18 +159,18 @@ func awaitNumber(t *testing.T, server *process, owner string, want int) {
 	}
 }
 
-// checkUnasked checks that the resolver is not asked for target while f runs.
+// checkUnasked checks that the upstream gets no query for target while f runs.
 func checkUnasked(t *testing.T, up *upstream.Server, target string, f func()) {
 	t.Helper()
 	asked := func() int { return up.Asked(target, dns.TypeA) + up.Asked(target, dns.TypeAAAA) }
 	before := asked()
 	f()
 	if n := asked() - before; n > 0 {
-		t.Errorf("The resolver was asked %d times for %s", n, target)
+		t.Errorf("The upstream got %d queries for %s", n, target)
 	}
 }
 
-// A server that is told to end takes the last answers with it to the next one, with what is left of their TTLs.
+// A server that ends with SIGTERM writes its answers. The next one has them, with what is left of their TTLs.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, hosted(1))
@@ -197,20 +196,20 @@ func TestRestart(t *testing.T) {
 	})
 	checkUnasked(t, up, "gone.hosting.example.", func() {
 		if m := query(t, server.addr, "udp", "gone.example.org.", dns.TypeA); extendedError(m) != -1 || len(m.Ns) != 1 {
-			t.Errorf("What is known not to exist:\n%v", m)
+			t.Errorf("Not a negative answer:\n%v", m)
 		}
 	})
 	time.Sleep(time.Until(ended.Add(1100 * time.Millisecond)))
 	checkStale(t, server, "short.example.org.", 2)
-	checkKept(t, server)
+	checkNoWarnings(t, server)
 
 	up.Set(hosted(3))
 	awaitNumber(t, server, "short.example.org.", 3)
 	checkFresh(t, server, "long.example.org.", 1)
 }
 
-// Server blocks that share a file share what is in it if they have the same upstreams; otherwise they have nothing to
-// do with each other, though they look the same names up.
+// Server blocks with the same upstreams share the answers in a file. Those with other upstreams do not, though they look up
+// the same names.
 func TestSharedFile(t *testing.T) {
 	t.Parallel()
 	one, two := upstream.New(t, hosted(1)), upstream.New(t, hosted(2))
@@ -245,11 +244,11 @@ func TestSharedFile(t *testing.T) {
 		check(checkStale)
 		checkFresh(t, server, "long.example.org.", 1)
 		checkFresh(t, server, "long.example.com.", 2)
-		checkKept(t, server)
+		checkNoWarnings(t, server)
 	}
 }
 
-// A server that finds all its records in the file is ready, whatever the resolver does.
+// A server with answers for all its records in the file is ready, also if the upstream does not answer.
 func TestReadyAfterRestart(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, hosted(1))
@@ -262,7 +261,7 @@ func TestReadyAfterRestart(t *testing.T) {
 	time.Sleep(1100 * time.Millisecond) // the TTL runs out
 
 	server.restart(t)
-	eventually(t, 3*time.Second, "the server is ready, which a lookup would take longer for", func() bool {
+	eventually(t, 3*time.Second, "the server is ready, sooner than a lookup can fail", func() bool {
 		code, _ := get(t, "http://"+page+"/ready")
 		return code == http.StatusOK
 	})

@@ -23,13 +23,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// many is how many targets there are in the file that the tests damage: enough for several pages.
+// many is the number of targets in the file that the tests damage: enough for several pages.
 const many = 200
 
-// manyNumber returns the number that a target has in a generation.
+// manyNumber returns the number of the address that a target has in a generation.
 func manyNumber(generation, i int) int { return 1000*generation + i }
 
-// manyHosted returns a handler that knows them.
+// manyHosted returns a handler that answers for the targets with the addresses of a generation.
 func manyHosted(generation int) upstream.Handler {
 	var records []string
 	for i := range many {
@@ -40,7 +40,7 @@ func manyHosted(generation int) upstream.Handler {
 	return upstream.Zone(records...)
 }
 
-// manyBlock returns the Corefile of a server that keeps them in answers.
+// manyBlock returns the Corefile of a server with a record for each target, and the file answers.
 func manyBlock(port, addr, answers string) string {
 	var records strings.Builder
 	for i := range many {
@@ -49,12 +49,13 @@ func manyBlock(port, addr, answers string) string {
 	return block("example.org", port, records.String()+"min_ttl 1s\ntimeout 1s\nretries 0\npersist "+answers+"\nupstream "+addr, "")
 }
 
-// askGeneration asks for all of them, and returns how many have no address, and how many one that is not of the generation.
+// askGeneration queries all records for A and AAAA. It returns how many answers have no address, and how many an address that is
+// not of the generation.
 func askGeneration(t *testing.T, server *process, generation int) (missing, wrong int64) {
 	t.Helper()
 	var without, others atomic.Int64
 	var clients errgroup.Group
-	clients.SetLimit(50) // one may have to wait until a lookup has failed
+	clients.SetLimit(50) // a query may wait until a lookup has failed
 	for i := range many {
 		for _, q := range questions(fmt.Sprintf("t%d.example.org.", i)) {
 			clients.Go(func() error {
@@ -78,16 +79,16 @@ func askGeneration(t *testing.T, server *process, generation int) (missing, wron
 	return without.Load(), others.Load()
 }
 
-// awaitGeneration waits until all have the addresses of the generation.
+// awaitGeneration waits until all answers have the addresses of the generation.
 func awaitGeneration(t *testing.T, server *process, generation int) {
 	t.Helper()
-	eventually(t, 20*time.Second, fmt.Sprintf("all have the addresses of generation %d", generation), func() bool {
+	eventually(t, 20*time.Second, fmt.Sprintf("all answers have the addresses of generation %d", generation), func() bool {
 		missing, wrong := askGeneration(t, server, generation)
 		return missing+wrong == 0
 	})
 }
 
-// checkGeneration checks that all have the addresses of the generation.
+// checkGeneration checks that all answers have the addresses of the generation.
 func checkGeneration(t *testing.T, server *process, generation int) {
 	t.Helper()
 	if missing, wrong := askGeneration(t, server, generation); missing+wrong > 0 {
@@ -95,7 +96,7 @@ func checkGeneration(t *testing.T, server *process, generation int) {
 	}
 }
 
-// written returns a file that a server with that upstream has written.
+// written returns the file of a server with this upstream, which has answered generation 1.
 func written(t *testing.T, up *upstream.Server) []byte {
 	t.Helper()
 	up.Set(manyHosted(1))
@@ -110,21 +111,21 @@ func written(t *testing.T, up *upstream.Server) []byte {
 	return content
 }
 
-// Whatever is at PATH, the server serves, says what is wrong, and loses nothing that is somebody else's.
+// Whatever is at PATH, the server serves, logs what is wrong with it, and does not destroy the file of another program.
 func TestBadFile(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, nil)
 	good := written(t, up)
 	const (
-		used      = iota // it is what the file is from now on
-		setAside         // it has another name, and there is a new file
-		leftAlone        // it is where and what it was
+		used      = iota // the server goes on with it
+		setAside         // the server has renamed it, and created a new file
+		leftAlone        // it is unchanged
 	)
 	for _, test := range []struct {
 		name    string
 		content []byte
 		becomes int
-		says    string
+		warning string // a part of it
 	}{
 		{"empty", nil, used, ""},
 		{"truncated to a byte", good[:1], setAside, "damaged"},
@@ -156,7 +157,7 @@ func TestBadFile(t *testing.T) {
 			write(t, answers, string(test.content))
 			server := serve(t, port, block("example.org", port, hostedRecords+"persist "+answers+"\nupstream "+up.Addr, ""))
 			awaitNumber(t, server, "short.example.org.", 1)
-			checkSays(t, server, answers, test.says)
+			checkWarning(t, server, answers, test.warning)
 			awaitNumber(t, server, "long.example.org.", 1)
 			server.stop(t)
 
@@ -178,17 +179,17 @@ func TestBadFile(t *testing.T) {
 			time.Sleep(1100 * time.Millisecond) // the TTL runs out
 			server = server.restart(t)
 			checkStale(t, server, "short.example.org.", 1)
-			checkKept(t, server)
+			checkNoWarnings(t, server)
 		})
 	}
 }
 
-// checkSays checks that the log has a warning about the file that says so, and just one; or none when there is nothing
-// to say.
-func checkSays(t *testing.T, server *process, file, says string) {
+// checkWarning checks that the log has exactly one warning about the file, and that it contains text. With text "" there must
+// be no warning.
+func checkWarning(t *testing.T, server *process, file, text string) {
 	t.Helper()
-	if says == "" {
-		checkKept(t, server)
+	if text == "" {
+		checkNoWarnings(t, server)
 		return
 	}
 	var warnings []string
@@ -197,8 +198,8 @@ func checkSays(t *testing.T, server *process, file, says string) {
 			warnings = append(warnings, line)
 		}
 	}
-	if len(warnings) != 1 || !strings.Contains(warnings[0], says) {
-		t.Errorf("Want one warning that says %q, got %q", says, warnings)
+	if len(warnings) != 1 || !strings.Contains(warnings[0], text) {
+		t.Errorf("Want one warning with %q, got %q", text, warnings)
 	}
 }
 
@@ -206,11 +207,11 @@ func checkContent(t *testing.T, path string, want []byte) {
 	t.Helper()
 	got, err := os.ReadFile(path)
 	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%s is not what it was: %d bytes, %d before, %v", path, len(got), len(want), err)
+		t.Errorf("%s has changed: %d bytes, %d before, %v", path, len(got), len(want), err)
 	}
 }
 
-// edited returns what a database becomes by a change.
+// edited returns the content of a database after a change.
 func edited(t *testing.T, content []byte, change func(tx *bolt.Tx) error) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "database")
@@ -227,7 +228,7 @@ func edited(t *testing.T, content []byte, change func(tx *bolt.Tx) error) []byte
 	return content
 }
 
-// openDatabase opens a database, which no other process may have open then.
+// openDatabase opens a database, which no other process may have open.
 func openDatabase(t *testing.T, path string) *bolt.DB {
 	t.Helper()
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: 5 * time.Second})
@@ -246,7 +247,7 @@ func garbage(n int) []byte {
 	return content
 }
 
-// What the server reads from a disk that has changed a few bytes is right, or it does not use it.
+// When the disk has changed a few bytes of the file, the server uses no wrong answer, and logs that answers are missing.
 func TestFlippedBytes(t *testing.T) {
 	t.Parallel()
 	const page = 4096
@@ -261,7 +262,7 @@ func TestFlippedBytes(t *testing.T) {
 			var flipped []int
 			for range 1 + i%4 {
 				at := rand.N(len(content))
-				if i < 4 { // in a page of meta data, or of the inner structure
+				if i < 4 { // in a meta page, or in another one of the first four
 					at = i*page + 16 + rand.N(64)
 				}
 				content[at] ^= byte(1 + rand.N(255))
@@ -271,14 +272,14 @@ func TestFlippedBytes(t *testing.T) {
 			write(t, answers, string(content))
 			server := serve(t, port, manyBlock(port, up.Addr, answers))
 			missing, wrong := askGeneration(t, server, 1)
-			said := server.logged(t, " records of "+answers+" were damaged") + server.logged(t, answers+" is set aside as ") +
+			warnings := server.logged(t, " records of "+answers+" were damaged") + server.logged(t, answers+" is set aside as ") +
 				server.logged(t, "One of the two beginnings of "+answers+" is damaged")
-			t.Logf("Flipped %v: %d answers missing, %d warnings", flipped, missing, said)
+			t.Logf("Flipped %v: %d answers missing, %d warnings", flipped, missing, warnings)
 			if wrong > 0 {
 				t.Errorf("%d addresses are wrong", wrong)
 			}
-			if missing > 0 && said == 0 {
-				t.Error("There is no word of it in the log")
+			if missing > 0 && warnings == 0 {
+				t.Error("Answers are missing, and there is no warning in the log")
 			}
 			if server.logged(t, answers+" is set aside as ") > 0 {
 				others, _ := filepath.Glob(answers + ".*")
@@ -291,8 +292,8 @@ func TestFlippedBytes(t *testing.T) {
 	}
 }
 
-// A clock that is set while no server runs makes nobody forget what was right a moment ago. With the clock set back,
-// answers are from the future; with it set forth, they seem as old as that.
+// The answers in the file survive a clock that is set while no server runs. With the clock set back, they seem to be from the
+// future; with it set forward, they seem older than they are.
 func TestClockSet(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, hosted(1))
@@ -311,9 +312,9 @@ func TestClockSet(t *testing.T) {
 	}{
 		{"back by a minute", -time.Minute, false},
 		{"back by years", -30 * 365 * 24 * time.Hour, false},
-		{"forth by an hour", time.Hour, false},
-		{"forth by almost stale", 71 * time.Hour, false},
-		{"forth by more than stale", 73 * time.Hour, true},
+		{"forward by an hour", time.Hour, false},
+		{"forward by almost stale", 71 * time.Hour, false},
+		{"forward by more than stale", 73 * time.Hour, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			write(t, path, string(edited(t, good, func(tx *bolt.Tx) error { return shiftAnswers(tx, -test.set) })))
@@ -326,13 +327,13 @@ func TestClockSet(t *testing.T) {
 				return
 			}
 			checkStale(t, server, "long.example.org.", 1)
-			checkKept(t, server)
+			checkNoWarnings(t, server)
 		})
 	}
 }
 
-// shiftAnswers changes the times of the answers in a file. A record is its checksum, with that of its key, the time in
-// milliseconds, and the rest.
+// shiftAnswers changes the times of the answers in a file. The value of a record is a checksum of 4 octets, over the key and what
+// follows; the time in milliseconds, 8 octets; and the rest.
 func shiftAnswers(tx *bolt.Tx, by time.Duration) error {
 	return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
 		if !strings.HasPrefix(string(name), "answers ") {
@@ -354,24 +355,23 @@ func shiftAnswers(tx *bolt.Tx, by time.Duration) error {
 	})
 }
 
-// mounted returns a server that starts in a mount namespace of its own, after command has changed that. Its working
-// directory is dir.
+// mounted starts a server in dir, in a new mount namespace in which it runs command first.
 func mounted(t *testing.T, port, dir, command string) *process {
 	t.Helper()
 	unshare := need(t, "unshare")
 	if err := exec.Command(unshare, "-m", "true").Run(); err != nil {
-		t.Skipf("No mount namespaces here: %v", err)
+		t.Skipf("no mount namespaces: %v", err)
 	}
 	return launch(t, local(port), dir, nil, unshare, "-m", "sh", "-e", "-c", command+"\nexec \"$@\"", "sh", coredns, "-conf", "Corefile")
 }
 
-// A file that cannot be written is no reason not to serve.
+// With a file that cannot be written, the server serves, and its cache survives a reload.
 func TestUnwritable(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name, path string
-		prepare    string // a command in a mount namespace of the server's own
-		says       string
+		prepare    string // a command in the mount namespace of the server
+		warning    string // a part of it
 	}{
 		{"a directory", ".", "", "something else"},
 		{"no directory", "there/is/none/answers", "", "no such file or directory"},
@@ -387,7 +387,7 @@ func TestUnwritable(t *testing.T) {
 			write(t, filepath.Join(dir, "zone"), zoneFile)
 			write(t, filepath.Join(dir, "Corefile"), manyBlock(port, up.Addr, filepath.Join(dir, test.path)))
 			server := mounted(t, port, dir, test.prepare)
-			eventually(t, 10*time.Second, "the log says "+test.says, func() bool { return server.logged(t, test.says) > 0 })
+			eventually(t, 10*time.Second, "the log has "+test.warning, func() bool { return server.logged(t, test.warning) > 0 })
 			awaitGeneration(t, server, 1)
 			up.Set(nil)
 			time.Sleep(1100 * time.Millisecond) // the TTL runs out
@@ -410,7 +410,7 @@ func TestLockedFile(t *testing.T) {
 	db := openDatabase(t, answers)
 	server := serve(t, port, block("example.org", port, hostedRecords+"persist "+answers+"\nupstream "+up.Addr, ""))
 	awaitNumber(t, server, "short.example.org.", 1)
-	checkSays(t, server, answers, "another process")
+	checkWarning(t, server, answers, "another process")
 	db.Close()
 	eventually(t, 15*time.Second, "the file is in use", func() bool { return server.logged(t, "Answers are kept in "+answers+" again") > 0 })
 	time.Sleep(writtenAfter + 2*hiccup)
@@ -418,10 +418,10 @@ func TestLockedFile(t *testing.T) {
 	server.kill(t)
 	server = server.restart(t)
 	checkStale(t, server, "short.example.org.", 1)
-	checkKept(t, server)
+	checkNoWarnings(t, server)
 }
 
-// Somebody does something to the file while the server has it open. It lives on, serves, and soon has a good file again.
+// When another program changes the file that the server has open, the server goes on, serves, and soon has a usable file again.
 func TestFileTouched(t *testing.T) {
 	t.Parallel()
 	for name, touch := range map[string]func(t *testing.T, answers string){

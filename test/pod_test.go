@@ -23,7 +23,7 @@ import (
 	"go.yaml.in/yaml/v2"
 )
 
-// manifest is what the drill reads of the workload with the sidecar.
+// manifest is the part of the workload with the sidecar that the drill reads.
 type manifest struct {
 	Spec struct{ Template struct{ Spec podSpec } }
 }
@@ -85,8 +85,8 @@ type securityContext struct {
 	RunAsGroup               int                     `yaml:"runAsGroup"`
 }
 
-// readManifest returns the manifest of a pod with the sidecar. The kustomization, too, puts the namespace into the search
-// domain.
+// readManifest returns the manifest of a pod with the sidecar. Like the kustomization, it puts the namespace into the search
+// domains.
 func readManifest(t *testing.T) podSpec {
 	t.Helper()
 	text := strings.ReplaceAll(read(t, sidecarFiles+"component/pod.yaml"), "NAMESPACE.", namespace+".")
@@ -100,12 +100,12 @@ func readManifest(t *testing.T) podSpec {
 	s := c.SecurityContext
 	if s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || !slices.Equal(s.Capabilities.Drop, []string{"ALL"}) ||
 		!s.ReadOnlyRootFilesystem || s.RunAsUser == 0 || s.RunAsGroup == 0 || len(c.Command) > 0 {
-		t.Fatalf("Not a container as the drill makes it: %+v", c)
+		t.Fatalf("The drill cannot start a container like this: %+v", c)
 	}
 	return spec
 }
 
-// resolvConf returns what the kubelet writes into the file resolv.conf of the pod's containers.
+// resolvConf returns the resolv.conf that the kubelet writes for the containers of the pod.
 func (s podSpec) resolvConf() string {
 	var options []string
 	for _, o := range s.DNSConfig.Options {
@@ -115,7 +115,7 @@ func (s podSpec) resolvConf() string {
 		strings.Join(s.DNSConfig.Searches, " "), strings.Join(options, " "))
 }
 
-// environment returns the variables of the container as the kubelet sets them.
+// environment returns the environment variables of the container as the kubelet sets them.
 func (c containerSpec) environment() []string {
 	var env []string
 	for _, v := range c.Env {
@@ -131,7 +131,7 @@ func (c containerSpec) environment() []string {
 	return env
 }
 
-// port returns the number of a port with this name.
+// port returns the number of the port with this name, or name if there is none.
 func (c containerSpec) port(name string) string {
 	for _, p := range c.Ports {
 		if p.Name == name {
@@ -141,8 +141,8 @@ func (c containerSpec) port(name string) string {
 	return name
 }
 
-// pod is a network namespace with an application and its sidecar. The thread of the test is in it. Cluster DNS is in
-// another one, that of the node.
+// pod is a network namespace with an application and its sidecar. The thread of the test is in it. Cluster DNS is in another
+// network namespace, that of the node.
 type pod struct {
 	spec      podSpec
 	container containerSpec // of the sidecar
@@ -153,11 +153,11 @@ type pod struct {
 
 	application, sidecar string // their bundles
 
-	asked   int // what the application has looked up
-	slowest time.Duration
+	asked   int           // the lookups of the application
+	slowest time.Duration // of them
 }
 
-// newPod starts cluster DNS and a pod, and returns when the sidecar is ready and the application may start.
+// newPod starts cluster DNS and a pod, and returns when the sidecar is ready, so that the application may start.
 func newPod(t *testing.T) *pod {
 	t.Helper()
 	for _, program := range []string{"getent", "mount", "nsenter", "setpriv", "unshare"} {
@@ -177,7 +177,7 @@ func newPod(t *testing.T) *pod {
 	return p
 }
 
-// network puts the thread into the namespace of the pod, and connects it with that of the node.
+// network moves the thread into the network namespace of the pod, and connects that with the one of the node.
 func (p *pod) network(t *testing.T) {
 	t.Helper()
 	ip := need(t, "ip")
@@ -217,7 +217,7 @@ func run(t *testing.T, program string, args ...string) {
 	}
 }
 
-// volumes makes the volumes of the pod, and returns where the sidecar has them.
+// volumes creates the volumes of the pod, and returns the mounts of the sidecar.
 func (p *pod) volumes(t *testing.T) []mount {
 	t.Helper()
 	sources := make(map[string]string)
@@ -240,18 +240,18 @@ func (p *pod) volumes(t *testing.T) []mount {
 			options = "bind,ro"
 		}
 		if sources[m.Name] == "" || m.SubPath != "" {
-			t.Fatalf("Not a volume as the drill makes it: %+v", m)
+			t.Fatalf("The drill cannot mount a volume like this: %+v", m)
 		}
 		mounts = append(mounts, mount{sources[m.Name], m.MountPath, options})
 	}
 	return mounts
 }
 
-// mount says what is mounted where in a container.
+// mount is a mount in a container.
 type mount struct{ source, target, options string }
 
-// newBundle returns a directory with what a container is made of: its root in rootfs, and in fstab what is mounted there.
-// These are the programs of this machine and what else the container is to have.
+// newBundle returns a directory with the root of a container in rootfs, and the mounts of the container in fstab: the programs
+// of this machine, read-only, and mounts.
 func newBundle(t *testing.T, resolvConf string, mounts ...mount) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -286,9 +286,8 @@ func newBundle(t *testing.T, resolvConf string, mounts ...mount) string {
 	return dir
 }
 
-// inContainer returns the arguments of unshare that run a command in the container of a bundle, which is the working
-// directory: in a mount namespace that ends with it, so that no other process sees what is mounted, with a root that
-// cannot be written to, and without privileges.
+// inContainer returns the arguments of unshare that run a command in the container of a bundle, which must be the working
+// directory. The command has its own mount namespace, a read-only root, and no privileges.
 func inContainer(user, group int, command ...string) []string {
 	const script = `
 mount --bind rootfs rootfs
@@ -299,7 +298,7 @@ exec unshare --root rootfs setpriv --clear-groups --inh-caps=-all --bounding-set
 		fmt.Sprint("--reuid=", user), fmt.Sprint("--regid=", group)}, command...)
 }
 
-// startDNS starts cluster DNS. The partner's gateway has these addresses.
+// startDNS starts cluster DNS, in which the partner's gateway has these addresses.
 func (p *pod) startDNS(t *testing.T, gateway []string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -315,7 +314,7 @@ func (p *pod) startDNS(t *testing.T, gateway []string) {
 	write(t, filepath.Join(dir, "zone"), zone)
 	write(t, filepath.Join(dir, "Corefile"), ".:53 {\nbind "+clusterDNS+"\nfile zone\n}\n")
 	p.dns = launch(t, clusterDNS+":53", dir, nil, "nsenter", p.onNode(coredns, "-conf", "Corefile")...)
-	t.Cleanup(func() { p.dns.Process.Kill() }) // one that is stopped does not hear SIGTERM
+	t.Cleanup(func() { p.dns.Process.Kill() }) // a stopped process does not handle SIGTERM
 }
 
 // start starts the container of the sidecar, and waits for its probes.
@@ -324,7 +323,7 @@ func (p *pod) start(t *testing.T) {
 	c, begin := p.container, time.Now()
 	command := append([]string{"/coredns"}, c.Args...)
 	env := append(c.environment(), "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0")
-	waitForProbes := upstream.New(t, upstream.Rcode(dns.RcodeRefused)).Addr // launch finds that somebody serves there
+	waitForProbes := upstream.New(t, upstream.Rcode(dns.RcodeRefused)).Addr // launch need not wait: this server answers
 	server := launch(t, waitForProbes, p.sidecar, env, "unshare",
 		inContainer(c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup, command...)...)
 	t.Cleanup(func() {
@@ -346,22 +345,22 @@ func (p *pod) start(t *testing.T) {
 	}
 }
 
-// restart kills the sidecar, and starts its container anew.
+// restart kills the sidecar, and starts its container again.
 func (p *pod) restart(t *testing.T) {
 	t.Helper()
 	p.server.kill(t)
 	p.start(t)
 }
 
-// succeeds reports whether a probe gets what the kubelet takes for a success.
+// succeeds reports whether a probe gets a status code that the kubelet takes for a success.
 func (p *pod) succeeds(t *testing.T, probe probe) bool {
 	t.Helper()
 	code, _ := p.page(t, probe.HTTPGet.Port, probe.HTTPGet.Path)
 	return code >= 200 && code < 400
 }
 
-// page returns the status code and the body of a page of the sidecar, which is asked for at the address of the pod, and 0
-// while nobody serves it.
+// page returns the status code and the body of a page of the sidecar at the address of the pod. The code is 0 if there is no
+// response.
 func (p *pod) page(t *testing.T, port, path string) (int, string) {
 	t.Helper()
 	addr := net.JoinHostPort(podAddress, p.container.port(port))

@@ -29,7 +29,7 @@ func namesOf(series map[string]float64) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// startPrometheus starts a Prometheus with the configuration of the page, which scrapes what is at page, and returns its address.
+// startPrometheus starts a Prometheus with the configuration in the page on monitoring. It scrapes the server at page.
 func startPrometheus(t *testing.T, program, page string) (addr string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -49,7 +49,7 @@ func startPrometheus(t *testing.T, program, page string) (addr string) {
 	t.Cleanup(func() {
 		p.Wait()
 		if t.Failed() {
-			t.Logf("Prometheus said\n%s", read(t, out))
+			t.Logf("Prometheus logged\n%s", read(t, out))
 		}
 	})
 	eventually(t, 20*time.Second, "Prometheus is ready", func() bool {
@@ -59,7 +59,7 @@ func startPrometheus(t *testing.T, program, page string) (addr string) {
 	return addr
 }
 
-// api asks Prometheus, and puts what it says into data.
+// api queries the HTTP API of Prometheus, and decodes the response into data.
 func (w *watched) api(t *testing.T, path string, params url.Values, data any) {
 	t.Helper()
 	_, body := get(t, "http://"+w.prometheus+"/api/v1/"+path+"?"+params.Encode())
@@ -72,7 +72,7 @@ func (w *watched) api(t *testing.T, path string, params url.Values, data any) {
 	}
 }
 
-// rule is an alert, and what has become of it.
+// rule is an alert and its state.
 type rule struct{ Name, Query, State, Health, LastError string }
 
 func (w *watched) rules(t *testing.T) []rule {
@@ -85,14 +85,14 @@ func (w *watched) rules(t *testing.T) []rule {
 	return data.Groups[0].Rules
 }
 
-// sampled is a time series, with the time and the value of each sample.
+// sampled is a time series. A sample is a time and a value.
 type sampled struct {
 	Metric map[string]string
-	Value  [2]any   // now
+	Value  [2]any   // of an instant
 	Values [][2]any // of a range
 }
 
-// ask returns what an expression is now.
+// ask returns the current values of an expression.
 func (w *watched) ask(t *testing.T, expr string) []sampled {
 	t.Helper()
 	var data struct{ Result []sampled }
@@ -106,7 +106,7 @@ func (w *watched) await(t *testing.T, expr string) {
 	eventually(t, 20*time.Second, expr, func() bool { return len(w.ask(t, expr)) > 0 })
 }
 
-// highest returns the highest value in ss, -Inf for none.
+// highest returns the highest value in ss, or -Inf if there is none.
 func highest(t *testing.T, ss []sampled) float64 {
 	t.Helper()
 	most := math.Inf(-1)

@@ -11,7 +11,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Each Corefile in the README, and the example that needs the internet, starts a server that serves its zone.
+// Each Corefile in the README, and the example that needs the internet, starts a server, which serves the zone.
 func TestDocumentedCorefiles(t *testing.T) {
 	example, err := os.ReadFile("../examples/Corefile.resolver")
 	if err != nil {
@@ -47,8 +47,8 @@ func TestDocumentedCorefiles(t *testing.T) {
 	}
 }
 
-// onLoopback returns corefile with its servers at port of a loopback address, its other listeners at any port, and its
-// resolvers on loopback too.
+// onLoopback returns corefile with changes: its servers listen at port of a loopback address, its other listeners at any port of
+// it, and its TLS resolvers are on loopback.
 func onLoopback(corefile, port string) string {
 	corefile = regexp.MustCompile(`tls://[0-9.]+`).ReplaceAllString(corefile, "tls://127.0.0.1")
 	corefile = regexp.MustCompile(`127\.0\.0\.1:(9153|8181)`).ReplaceAllString(corefile, "127.0.0.1:0")

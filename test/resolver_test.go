@@ -20,8 +20,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// internet is what the resolvers find below example.: a chain of three links through three zones, a target with
-// addresses of one family, and no target of the name gone. Everything is signed, for what it is worth.
+// internet is the records that the resolvers find below example.: a chain of three links through three zones, a target with
+// addresses of one family, and no target gone. The addresses at the end of the chain have signatures, which are not valid.
 var internet = []string{
 	"hosting.example. 300 IN SOA ns1 hostmaster 1 7200 3600 1209600 60",
 	"app.hosting.example. 300 IN CNAME router.network.example.",
@@ -37,8 +37,8 @@ var internet = []string{
 	"node.cdn.example. 120 IN RRSIG AAAA 8 3 120 20380101000000 20200101000000 1 cdn.example. c2lnbmF0dXJl",
 }
 
-// authority returns a handler that answers as the server of the zones that records has a SOA record of. It leaves it
-// to the resolver to follow CNAME records.
+// authority returns a handler that answers as the authoritative server of the zones whose SOA records are in records. It does
+// not follow CNAME records: the resolver does.
 func authority(records ...string) upstream.Handler {
 	rrs := upstream.RRs(records...)
 	return func(w dns.ResponseWriter, r *dns.Msg) {
@@ -108,8 +108,8 @@ func testResolver(t *testing.T, start func(t *testing.T, addr string) *process) 
 	}
 }
 
-// The resolver freezes: it has its port and says nothing. The clients are to notice nothing but a stale TTL, except
-// for those that find out.
+// The resolver is stopped: it has its port, and does not answer. Clients get stale answers, and only the first query after
+// the TTL has run out may wait.
 func TestFrozenResolver(t *testing.T) {
 	resolver := startUnbound(t, upstream.New(t, authority(
 		"hosting.example. 300 IN SOA ns1 hostmaster 1 7200 3600 1209600 60",
@@ -125,7 +125,7 @@ func TestFrozenResolver(t *testing.T) {
 
 	for _, s := range barrage(t, server.addr, "example.org.", time.Second) {
 		if !s.fresh() {
-			t.Fatalf("Not a fresh answer before it all:\n%v", s.m)
+			t.Fatalf("Not a fresh answer before the resolver is stopped:\n%v", s.m)
 		}
 	}
 	time.Sleep(1100 * time.Millisecond) // the TTL runs out
@@ -141,7 +141,7 @@ func TestFrozenResolver(t *testing.T) {
 	back := make(map[uint16]time.Duration)
 	var recovery []shot
 	for len(back) < 2 {
-		// The first lookup failed, and so did the next one, 5 s later: the third comes 10 s after that.
+		// The first lookup failed, and so did the second, 5 s later. The third is 10 s after that.
 		if time.Since(thawed) > 20*time.Second {
 			t.Fatalf("No fresh answers %s after the resolver works again", time.Since(thawed))
 		}
@@ -157,7 +157,7 @@ func TestFrozenResolver(t *testing.T) {
 		back[dns.TypeA], back[dns.TypeAAAA], len(recovery), slowest(recovery, 6))
 }
 
-// checkFrozen checks that all answers are stale and that one client at most for each type has waited.
+// checkFrozen checks that all answers are stale, and that at most one client for each type has waited.
 func checkFrozen(t *testing.T, shots []shot) {
 	t.Helper()
 	waited := make(map[uint16]int)
@@ -179,7 +179,7 @@ func checkFrozen(t *testing.T, shots []shot) {
 	}
 }
 
-// What comes over TLS counts only with a certificate that the system trusts and that is for the right name.
+// A response over TLS is used only if the system trusts the certificate, and it is for the right name.
 func TestDoT(t *testing.T) { testEncrypted(t, "tls://", startDoT) }
 func TestDoH(t *testing.T) { testEncrypted(t, "https://", startDoH) }
 func TestDoQ(t *testing.T) { testEncrypted(t, "quic://", startDoQ) }
@@ -227,10 +227,10 @@ func startDoT(t *testing.T, h upstream.Handler) (addr string, cert []byte) {
 	return startDoTOn(t, h, func(l net.Listener) net.Listener { return l })
 }
 
-// startDoTOn is startDoT with connections from what wrap makes of the listener.
+// startDoTOn is startDoT with connections from the listener that wrap returns.
 func startDoTOn(t *testing.T, h upstream.Handler, wrap func(net.Listener) net.Listener) (addr string, cert []byte) {
 	t.Helper()
-	https := httptest.NewTLSServer(nil) // only for its certificate
+	https := httptest.NewTLSServer(nil) // has a certificate
 	defer https.Close()
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: https.TLS.Certificates})
 	if err != nil {
@@ -270,10 +270,10 @@ func startDoH(t *testing.T, h upstream.Handler) (addr string, cert []byte) {
 	return https.Listener.Addr().String(), https.Certificate().Raw
 }
 
-// startDoQ starts a server of DNS over QUIC (RFC 9250), which is CoreDNS, with a certificate for example.com.
+// startDoQ starts CoreDNS as a server of DNS over QUIC (RFC 9250), with a certificate for example.com.
 func startDoQ(t *testing.T, h upstream.Handler) (addr string, cert []byte) {
 	t.Helper()
-	https := httptest.NewTLSServer(nil) // only for its certificate
+	https := httptest.NewTLSServer(nil) // has a certificate
 	defer https.Close()
 	key, err := x509.MarshalPKCS8PrivateKey(https.TLS.Certificates[0].PrivateKey)
 	if err != nil {

@@ -17,8 +17,7 @@ import (
 // keyName is the name of the key for transfers.
 const keyName = "transfer.example.org"
 
-// startAll starts a server of zone, with these properties of alias, and a secondary of each kind. NOTIFY goes to
-// others, too.
+// startAll starts a server with zone and these properties of alias, and a secondary of each kind. NOTIFY goes to others too.
 func startAll(t *testing.T, zone, properties string, others ...string) (primary *process, secondaries []*process) {
 	t.Helper()
 	ports := []string{freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)}
@@ -36,12 +35,12 @@ func startAll(t *testing.T, zone, properties string, others ...string) (primary 
 	}
 }
 
-// transferTo has the zone file served, and transferred to these addresses.
+// transferTo returns the backend fromFile with transfer to these addresses.
 func transferTo(to ...string) string {
 	return "transfer {\nto " + strings.Join(to, " ") + "\n}\n" + fromFile
 }
 
-// followedZone is a zone for secondaries, with this mail server, and with aliases of target.
+// followedZone returns a zone for secondaries, with this mail server and with aliases of target.
 func followedZone(serial uint32, mail, target string) string {
 	return fmt.Sprintf(`$TTL 300
 @       IN SOA   ns1 hostmaster %d 7200 3600 1209600 300
@@ -59,19 +58,19 @@ www     IN ALIAS %[3]s
 
 var firstZone = followedZone(1, "mail", "app.hosting.example.")
 
-// followedRecords are the aliases beside those in followedZone.
+// followedRecords are the aliases of the Corefile, which followedZone does not have.
 const followedRecords = `
 	record record app.hosting.example
 	record *.records app.hosting.example
 	upstream `
 
-// The names of aliases, as clients ask for them.
+// The names of aliases that clients query, in followedZone and in all.
 var (
 	zoneOwners = []string{"example.org.", "a.shop.example.org.", "www.example.org."}
 	owners     = append([]string{"record.example.org.", "a.records.example.org."}, zoneOwners...)
 )
 
-// hosting is an upstream that knows the target of the aliases with these addresses, for ttl seconds.
+// hosting returns an upstream that answers for the target of the aliases with these addresses and this TTL, in seconds.
 func hosting(ttl int, addresses ...string) upstream.Handler {
 	var records []string
 	for _, address := range addresses {
@@ -84,20 +83,20 @@ func hosting(ttl int, addresses ...string) upstream.Handler {
 	return upstream.Zone(records...)
 }
 
-// What the target has, in the order of process.all.
+// The addresses of the target, in the order of process.all.
 var (
 	oldAddresses = []string{"2001:db8:80::80", "203.0.113.80", "203.0.113.81"}
 	newAddresses = []string{"2001:db8:90::90", "203.0.113.90", "203.0.113.91"}
 
-	appAddresses   = []string{"2001:db8:80::80", "203.0.113.80"} // in targets
-	otherAddresses = []string{"2001:db8:90::90", "203.0.113.90"}
+	appAddresses   = []string{"2001:db8:80::80", "203.0.113.80"} // of app.hosting.example in targets
+	otherAddresses = []string{"2001:db8:90::90", "203.0.113.90"} // of new.hosting.example
 )
 
-// A change at the upstream is seen when the TTL has run out, but not before 30 s are over since the last look, and has
-// another 5 s until it is at all secondaries.
-const seen = 35 * time.Second
+// follows is how soon a change at the upstream must be at all secondaries. The transfer job looks a target up when its TTL has
+// run out, but not within 30 s of the last lookup; the secondaries have another 5 s.
+const follows = 35 * time.Second
 
-// awaitAddresses waits until all servers have just these addresses for all names.
+// awaitAddresses waits until all servers have exactly these addresses for all names.
 func awaitAddresses(t *testing.T, patience time.Duration, servers []*process, names, addresses []string) {
 	t.Helper()
 	begin := time.Now()
@@ -110,7 +109,7 @@ func awaitAddresses(t *testing.T, patience time.Duration, servers []*process, na
 	}
 }
 
-// all returns the addresses that server has for name, in order.
+// all returns the addresses of both families that server answers name with, sorted.
 func (p *process) all(t *testing.T, name string) []string {
 	t.Helper()
 	addresses := strings.Fields(p.address(t, name, dns.TypeA) + " " + p.address(t, name, dns.TypeAAAA))
@@ -118,7 +117,7 @@ func (p *process) all(t *testing.T, name string) []string {
 	return addresses
 }
 
-// oneSerial waits until the primary and its secondaries show one serial number in everything they say, and returns it.
+// oneSerial waits until all responses of the primary and its secondaries have one serial number, and returns it.
 func oneSerial(t *testing.T, primary *process, secondaries []*process) uint32 {
 	t.Helper()
 	var serials []uint32
@@ -132,7 +131,7 @@ func oneSerial(t *testing.T, primary *process, secondaries []*process) uint32 {
 	return serials[0]
 }
 
-// serials returns the serial numbers in what p answers: to questions for the SOA record, and when it has no answer.
+// serials returns the serial numbers in responses of p: in those to queries for the SOA record, and in negative ones.
 func (p *process) serials(t *testing.T) []uint32 {
 	t.Helper()
 	var serials []uint32
@@ -146,14 +145,14 @@ func (p *process) serials(t *testing.T) []uint32 {
 	return serials
 }
 
-// transferSerials returns the serial numbers at both ends of a transfer.
+// transferSerials returns the serial numbers in the first and the last record of a transfer.
 func transferSerials(t *testing.T, primary *process) []uint32 {
 	t.Helper()
 	rrs := transfer(t, primary, new(dns.Msg).SetAxfr("example.org."))
 	return []uint32{serialIn(rrs[:1]), serialIn(rrs[len(rrs)-1:])}
 }
 
-// serialIn returns the serial number of the SOA record in rrs, 0 for none.
+// serialIn returns the serial number of the SOA record in rrs, or 0 if there is none.
 func serialIn(rrs []dns.RR) uint32 {
 	for _, rr := range rrs {
 		if soa, ok := rr.(*dns.SOA); ok {
@@ -163,7 +162,7 @@ func serialIn(rrs []dns.RR) uint32 {
 	return 0
 }
 
-// transfer returns the records that server sends on the request r.
+// transfer returns the records that server sends for the AXFR or IXFR query r.
 func transfer(t *testing.T, server *process, r *dns.Msg) []dns.RR {
 	t.Helper()
 	envelopes, err := new(dns.Transfer).In(r, server.addr)
@@ -188,8 +187,7 @@ func checkGrown(t *testing.T, before, after uint32) {
 	}
 }
 
-// Name servers that know nothing of aliases have the addresses, and get them when they change, without anybody asking
-// the primary.
+// Secondaries, which do not know ALIAS, have the addresses. They get new addresses without a query to the primary.
 func TestSecondaries(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, hosting(5, oldAddresses...))
@@ -206,46 +204,46 @@ func TestSecondaries(t *testing.T) {
 
 	before := notified()
 	up.Set(hosting(5, newAddresses...))
-	awaitAddresses(t, seen, secondaries, owners, newAddresses)
+	awaitAddresses(t, follows, secondaries, owners, newAddresses)
 	awaitAddresses(t, time.Second, secondaries, []string{"own.example.org."}, []string{"192.0.2.80", "2001:db8:90::90"})
-	time.Sleep(3 * time.Second) // not all aliases of a target are looked up in the same moment
+	time.Sleep(3 * time.Second) // the aliases of a target are not all looked up in the same moment
 	second := oneSerial(t, primary, secondaries)
 	checkGrown(t, first, second)
-	t.Logf("%d times NOTIFY", notified()-before)
+	t.Logf("%d NOTIFY messages", notified()-before)
 	if n := notified() - before; n < 1 || n > 3 {
-		t.Errorf("%d times NOTIFY for one change", n)
+		t.Errorf("%d NOTIFY messages for one change", n)
 	}
 	if secondaries[1].logged(t, "AXFR-style IXFR") == 0 {
-		t.Error("Knot was not sent the zone for its IXFR")
+		t.Error("Knot has not got the whole zone for its IXFR query")
 	}
 
-	// The same in another order and with another TTL is no change.
+	// The same addresses in another order and with another TTL are not a change.
 	before = notified()
 	up.Set(hosting(20, newAddresses[2], newAddresses[1], newAddresses[0]))
 	awaitRefresh(t, up)
 	time.Sleep(3 * time.Second)
 	if n := notified() - before; n > 0 {
-		t.Errorf("%d times NOTIFY for no change", n)
+		t.Errorf("%d NOTIFY messages without a change", n)
 	}
 	if serial := oneSerial(t, primary, secondaries); serial != second {
-		t.Errorf("The serial number was %d and is %d after no change", second, serial)
+		t.Errorf("The serial number was %d and is %d without a change", second, serial)
 	}
 }
 
-// awaitRefresh waits until up was asked once more for both families.
+// awaitRefresh waits until up has got one more query for each family.
 func awaitRefresh(t *testing.T, up *upstream.Server) {
 	t.Helper()
 	asked := func() (v4, v6 int) {
 		return up.Asked("app.hosting.example.", dns.TypeA), up.Asked("app.hosting.example.", dns.TypeAAAA)
 	}
 	v4, v6 := asked()
-	eventually(t, seen, "the upstream is asked again", func() bool {
+	eventually(t, follows, "the upstream is queried again", func() bool {
 		a, aaaa := asked()
 		return a > v4 && aaaa > v6
 	})
 }
 
-// checkFollowed checks what a secondary answers that has followedZone, with the old addresses.
+// checkFollowed checks the answers of a secondary of followedZone, with the old addresses.
 func checkFollowed(t *testing.T, server *process) {
 	t.Helper()
 	exchanges := []exchange{
@@ -265,7 +263,7 @@ func checkFollowed(t *testing.T, server *process) {
 	checkExchanges(t, server, exchanges...)
 }
 
-// checkTransfer checks what primary transfers that has followedZone, with the old addresses and this serial number.
+// checkTransfer checks AXFR and IXFR of followedZone, with the old addresses and this serial number.
 func checkTransfer(t *testing.T, primary *process, serial uint32) {
 	t.Helper()
 	soa := fmt.Sprintf("example.org. 300 IN SOA ns1.example.org. hostmaster.example.org. %d 7200 3600 1209600 300", serial)
@@ -293,14 +291,14 @@ func checkTransfer(t *testing.T, primary *process, serial uint32) {
 	checkRecords(t, ixfr(serial-1<<30), zone...)
 }
 
-// edit is what is done to a zone file, and what is there then.
+// edit is a change of a zone file, and the addresses after it.
 type edit struct {
-	growth    uint32 // of its serial number
+	growth    uint32 // of the zone's own serial
 	target    string
 	addresses []string
 }
 
-// What is edited in the zone file is at all secondaries within seconds, however far its serial number goes.
+// An edit of the zone file is at all secondaries within seconds, however far the zone's own serial goes.
 func TestZoneFileEdited(t *testing.T) {
 	t.Parallel()
 	testEdits(t,
@@ -309,7 +307,7 @@ func TestZoneFileEdited(t *testing.T) {
 		edit{1, "new.hosting.example.", otherAddresses})
 }
 
-// So it is when the addresses change at the same time, and when the serial number goes back.
+// An edit is at all secondaries also if the addresses change with it, and if the zone's own serial goes back.
 func TestZoneFileJumps(t *testing.T) {
 	t.Parallel()
 	testEdits(t,
@@ -337,7 +335,7 @@ func testEdits(t *testing.T, edits ...edit) {
 	}
 }
 
-// A primary that keeps nothing is killed, and reloaded. Its secondaries do not fall behind.
+// A primary without persist is killed and restarted, and then reloaded. Its secondaries follow all changes.
 func TestPrimaryKilled(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, hosting(5, oldAddresses...))
@@ -357,7 +355,7 @@ func TestPrimaryKilled(t *testing.T) {
 	awaitAddresses(t, 10*time.Second, secondaries, owners, newAddresses)
 	grows()
 	up.Set(hosting(5, oldAddresses...))
-	awaitAddresses(t, seen, secondaries, owners, oldAddresses)
+	awaitAddresses(t, follows, secondaries, owners, oldAddresses)
 	grows()
 
 	primary.signal(t, syscall.SIGUSR1)
@@ -368,13 +366,13 @@ func TestPrimaryKilled(t *testing.T) {
 		}
 	}
 	up.Set(hosting(5, newAddresses...))
-	awaitAddresses(t, seen, secondaries, owners, newAddresses)
+	awaitAddresses(t, follows, secondaries, owners, newAddresses)
 	grows()
 }
 
-// With an upstream that is dead from the start there are no addresses to transfer.
+// With an upstream that does not answer from the start on, there are no addresses to transfer.
 func TestDeadUpstreamAtStart(t *testing.T) {
-	// What has failed is looked up again after a while that doubles.
+	// After each failure the back-off doubles.
 	const patience = 60 * time.Second
 	t.Run("abort", func(t *testing.T) {
 		t.Parallel()
@@ -388,7 +386,7 @@ func TestDeadUpstreamAtStart(t *testing.T) {
 		if m.Rcode != dns.RcodeServerFailure {
 			t.Errorf("A transfer without addresses:\n%v", m)
 		}
-		time.Sleep(3 * time.Second) // for NOTIFY and what the secondaries make of it
+		time.Sleep(3 * time.Second) // for NOTIFY, and what secondaries do after it
 		awaitAddresses(t, time.Second, secondaries, owners, oldAddresses)
 		up.Set(hosting(5, newAddresses...))
 		awaitAddresses(t, patience, secondaries, owners, newAddresses)
@@ -410,7 +408,7 @@ func TestDeadUpstreamAtStart(t *testing.T) {
 	})
 }
 
-// With an upstream that dies the zone goes on with the addresses that are remembered.
+// When the upstream stops answering, the server transfers the zone with the cached addresses.
 func TestUpstreamDiesLater(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, hosting(5, oldAddresses...))
@@ -428,7 +426,7 @@ func TestUpstreamDiesLater(t *testing.T) {
 	}
 }
 
-// content returns rrs without their TTL, in order, and without the SOA records.
+// content returns rrs without their TTL, sorted, and without the SOA records.
 func content(rrs []dns.RR) []string {
 	var cs []string
 	for _, rr := range rrs {
@@ -441,12 +439,12 @@ func content(rrs []dns.RR) []string {
 	return cs
 }
 
-// Secondaries that do not answer NOTIFY delay nothing for others.
+// Secondaries that do not answer NOTIFY do not delay others.
 func TestDeadSecondary(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, hosting(5, oldAddresses...))
-	dead := []string{upstream.New(t, nil).Addr, upstream.New(t, nil).Addr, upstream.New(t, nil).Addr}
-	primary, secondaries := startAll(t, firstZone, followedRecords+up.Addr, dead...)
+	silent := []string{upstream.New(t, nil).Addr, upstream.New(t, nil).Addr, upstream.New(t, nil).Addr}
+	primary, secondaries := startAll(t, firstZone, followedRecords+up.Addr, silent...)
 	awaitAddresses(t, 15*time.Second, secondaries, owners, oldAddresses)
 	oneSerial(t, primary, secondaries)
 

@@ -1,4 +1,4 @@
-// Package test tests the built server from outside: as a process, over sockets, with real resolvers.
+// Package test tests the built server end to end: as a process, over sockets, with real resolvers and secondaries.
 package test
 
 import (
@@ -37,7 +37,7 @@ func buildAndRun(m *testing.M) int {
 
 	coredns = filepath.Join(dir, "coredns")
 	race := "-race=true"
-	if os.Getenv(soakVariable) != "" { // figures are to be those of the real server
+	if os.Getenv(soakVariable) != "" { // the figures are to be those of the server without the race detector
 		race = "-race=false"
 	}
 	build := exec.Command("go", "build", race, "-o", coredns, "../cmd/coredns")
@@ -48,7 +48,7 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-// need returns the path of a program. Where it is missing the test is skipped, but not in CI, where all have to run.
+// need returns the path of a program. If it is not installed, the test is skipped; in CI it fails.
 func need(t *testing.T, program string) string {
 	t.Helper()
 	for _, file := range []string{program, "/usr/sbin/" + program} {
@@ -60,7 +60,7 @@ func need(t *testing.T, program string) string {
 	return ""
 }
 
-// lack ends a test that this machine cannot run: it is skipped, but in CI, where nothing may be, it fails.
+// lack ends a test that this machine cannot run: the test is skipped; in CI it fails.
 func lack(t *testing.T, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -73,13 +73,13 @@ func lack(t *testing.T, format string, args ...any) {
 type process struct {
 	*exec.Cmd
 	addr string        // address and port, the same for UDP and TCP
-	out  string        // path of what it prints; in a file a line is there as soon as it is written
+	out  string        // path of the file with its output
 	done chan struct{} // closed when it has ended
 
-	killed bool // by its test
+	killed bool // the test has killed it
 }
 
-// launch starts a program that is to serve at addr, with dir as its working directory, and returns when it does.
+// launch starts a program that is to serve at addr, with dir as its working directory, and returns when it answers.
 func launch(t *testing.T, addr, dir string, env []string, program string, args ...string) *process {
 	t.Helper()
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
@@ -87,7 +87,7 @@ func launch(t *testing.T, addr, dir string, env []string, program string, args .
 		t.Fatal(err)
 	}
 	defer out.Close()
-	// The context of a test ends before its clean-up runs.
+	// The context of the test is cancelled before its clean-up functions run.
 	p := &process{exec.CommandContext(t.Context(), program, args...), addr, out.Name(), make(chan struct{}), false}
 	p.Dir, p.Env = dir, append(os.Environ(), env...)
 	p.Stdout, p.Stderr = out, out
@@ -113,8 +113,8 @@ func launch(t *testing.T, addr, dir string, env []string, program string, args .
 	return p
 }
 
-// serves reports whether p answers. It asks for a name that resolvers know by themselves and that servers of other
-// zones refuse.
+// serves reports whether p answers. The query is for a name that resolvers answer by themselves, and that authoritative
+// servers refuse.
 func (p *process) serves() bool {
 	client := dns.Client{Timeout: 100 * time.Millisecond}
 	_, _, err := client.Exchange(new(dns.Msg).SetQuestion("localhost.", dns.TypeA), p.addr)
@@ -130,35 +130,35 @@ func (p *process) ended() bool {
 	}
 }
 
-// signal sends a signal to p. A server on a busy machine can answer before it listens for SIGUSR1, and ignores it
-// until then: it is sent until it has been heard.
+// signal sends a signal to p. On a busy machine, the server can answer before it handles SIGUSR1, and ignores it until
+// then: signal sends it until the log shows that it was handled.
 func (p *process) signal(t *testing.T, s os.Signal) {
 	t.Helper()
-	const heard = "[INFO] SIGUSR1: "
-	before := p.logged(t, heard)
+	const handled = "[INFO] SIGUSR1: "
+	before := p.logged(t, handled)
 	for range 10 {
 		if err := p.Process.Signal(s); err != nil {
 			t.Fatal(err)
 		}
 		for range 100 {
-			if s != syscall.SIGUSR1 || p.logged(t, heard) > before {
+			if s != syscall.SIGUSR1 || p.logged(t, handled) > before {
 				return
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
-	t.Fatal("The server did not hear the signal")
+	t.Fatal("The server did not handle the signal")
 }
 
-// deaf reports whether SIGTERM has ended p before it listened for that, which a server on a busy machine may come to only
-// when it answers already.
-func (p *process) deaf(t *testing.T) bool {
+// endedEarly reports whether SIGTERM ended p before p handled that signal: on a busy machine, the server can answer before
+// it does.
+func (p *process) endedEarly(t *testing.T) bool {
 	t.Helper()
 	status := p.ProcessState.Sys().(syscall.WaitStatus)
 	return status.Signaled() && status.Signal() == syscall.SIGTERM && p.logged(t, "[INFO] SIGTERM: ") == 0
 }
 
-// kill ends p at once, with no chance to save anything.
+// kill ends p with SIGKILL, so that p cannot write anything more.
 func (p *process) kill(t *testing.T) {
 	t.Helper()
 	p.killed = true
@@ -176,33 +176,33 @@ func (p *process) log(t *testing.T) string {
 	return string(out)
 }
 
-// logged returns how often text is in what p has printed so far.
+// logged returns how often text is in the output of p so far.
 func (p *process) logged(t *testing.T, text string) int {
 	t.Helper()
 	return strings.Count(p.log(t), text)
 }
 
-// startServer starts the built server in dir, with the Corefile at conf that serves at port.
+// startServer starts the built server in dir, with the Corefile at conf, which serves at port.
 func startServer(t *testing.T, port, dir, conf string, env ...string) *process {
 	t.Helper()
 	return startBuild(t, coredns, port, dir, conf, env...)
 }
 
-// restart starts a server that has ended another time: the same build, where it was.
+// restart starts a server that has ended once more: the same build, in the same directory, at the same port.
 func (p *process) restart(t *testing.T) *process {
 	t.Helper()
 	_, port, _ := strings.Cut(p.addr, ":")
 	return startBuild(t, p.Path, port, p.Dir, "Corefile", p.Env...)
 }
 
-// startBuild starts another build of the server as startServer does.
+// startBuild is startServer with another build of the server.
 func startBuild(t *testing.T, program, port, dir, conf string, env ...string) *process {
 	t.Helper()
 	env = append(env, "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0")
 	p := launch(t, local(port), dir, env, program, "-conf", conf)
 	t.Cleanup(func() {
 		<-p.done
-		if !p.killed && !p.deaf(t) && !p.ProcessState.Success() {
+		if !p.killed && !p.endedEarly(t) && !p.ProcessState.Success() {
 			t.Errorf("The server ended with %s", p.ProcessState)
 		}
 		for _, fault := range []string{"DATA RACE", "panic"} {
@@ -214,7 +214,7 @@ func startBuild(t *testing.T, program, port, dir, conf string, env ...string) *p
 	return p
 }
 
-// zoneFile is what the file plugin serves in the zones of block.
+// zoneFile is the zone that the file plugin serves in the server blocks that block returns.
 const zoneFile = `$TTL 300
 @   IN SOA  ns1 hostmaster 1 7200 3600 1209600 300
     IN NS   ns1
@@ -223,19 +223,19 @@ ns1 IN A    192.0.2.53
 own IN A    192.0.2.80
 `
 
-// block returns a server block for zone, with these properties of alias and with further plugins.
+// block returns a server block for zone, with these properties of alias and these further plugins.
 func block(zone, port, properties, plugins string) string {
 	return fmt.Sprintf("%s:%s {\nbind 127.0.0.1\nalias {\n%s\n}\nfile zone %s\nerrors\n%s\n}\n",
 		zone, port, properties, zone, plugins)
 }
 
-// serve starts a server with a Corefile of these blocks, which serve at port.
+// serve starts a server with a Corefile of these server blocks, which serve at port.
 func serve(t *testing.T, port string, blocks ...string) *process {
 	t.Helper()
 	return serveEnv(t, port, nil, blocks...)
 }
 
-// serveEnv starts a server as serve does, with further environment variables.
+// serveEnv is serve with further environment variables.
 func serveEnv(t *testing.T, port string, env []string, blocks ...string) *process {
 	t.Helper()
 	dir := t.TempDir()
@@ -244,7 +244,7 @@ func serveEnv(t *testing.T, port string, env []string, blocks ...string) *proces
 	return startServer(t, port, dir, "Corefile", env...)
 }
 
-// configure replaces the Corefile of a server that serve started, and sends it a signal.
+// configure replaces the Corefile of a server, and sends the server a signal.
 func (p *process) configure(t *testing.T, corefile string, s os.Signal) {
 	t.Helper()
 	write(t, filepath.Join(p.Dir, "Corefile"), corefile)
@@ -258,8 +258,8 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-// lastPort is the last port that was given out. The ports are below those that systems choose by themselves, so that
-// no socket of another test takes one between its choice and its use.
+// lastPort is the last port that freePort returned. The ports are below those that the system chooses by itself, so that
+// no socket of another test takes one before it is used.
 var lastPort atomic.Int32
 
 func init() { lastPort.Store(10000 + rand.Int32N(20000)) }
@@ -296,7 +296,7 @@ func eventually(t *testing.T, patience time.Duration, what string, condition fun
 	}
 }
 
-// query asks the server at addr over "udp" or "tcp", with EDNS.
+// query returns the response of the server at addr, over "udp" or "tcp", to a query with EDNS.
 func query(t *testing.T, addr, network, name string, qtype uint16) *dns.Msg {
 	t.Helper()
 	m, err := ask(addr, network, name, qtype)
@@ -306,16 +306,16 @@ func query(t *testing.T, addr, network, name string, qtype uint16) *dns.Msg {
 	return m
 }
 
-// ask is query for any goroutine.
+// ask is query for goroutines other than that of the test.
 func ask(addr, network, name string, qtype uint16) (*dns.Msg, error) {
 	client := dns.Client{Net: network, Timeout: 5 * time.Second}
 	r := new(dns.Msg).SetQuestion(name, qtype)
-	r.SetEdns0(1232, true) // with DO: whoever has signatures sends them
+	r.SetEdns0(1232, true) // with DO, so that signatures are in the response
 	m, _, err := client.Exchange(r, addr)
 	return m, err
 }
 
-// checkRecords compares records with those wanted, in any order. A TTL may have counted down by two seconds.
+// checkRecords compares records with those wanted, in any order. A TTL may be up to two seconds lower.
 func checkRecords(t *testing.T, got []dns.RR, want ...string) {
 	t.Helper()
 	wanted := upstream.RRs(want...)
@@ -324,7 +324,7 @@ func checkRecords(t *testing.T, got []dns.RR, want ...string) {
 	}
 }
 
-// texts returns rrs in presentation form, in order, and with the first TTL of wanted where they are close to it.
+// texts returns rrs in presentation form, sorted. A TTL up to two seconds below the first one of wanted becomes that.
 func texts(rrs, wanted []dns.RR) []string {
 	var ts []string
 	for _, rr := range rrs {
@@ -340,7 +340,7 @@ func texts(rrs, wanted []dns.RR) []string {
 	return ts
 }
 
-// extendedError returns the code of the Extended DNS Error of m, or -1.
+// extendedError returns the code of the Extended DNS Error in m, or -1 if there is none.
 func extendedError(m *dns.Msg) int {
 	if opt := m.IsEdns0(); opt != nil {
 		for _, o := range opt.Option {
@@ -352,7 +352,7 @@ func extendedError(m *dns.Msg) int {
 	return -1
 }
 
-// get returns the status code and the body of a page, and 0 while nobody serves it.
+// get returns the status code and the body of an HTTP page. The code is 0 if there is no response.
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	resp, err := http.Get(url)
@@ -390,7 +390,7 @@ func absolute(t *testing.T, path string) string {
 	return path
 }
 
-// line returns the first complete line of text that has part in it, or "".
+// line returns the first complete line of text that contains part, or "".
 func line(text, part string) string {
 	for l := range strings.Lines(text) {
 		if strings.Contains(l, part) && strings.HasSuffix(l, "\n") {

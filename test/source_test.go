@@ -71,7 +71,7 @@ var filesOf = map[string]kind{
 	"plugin/store/pages.go":      detail, // of a damaged file
 }
 
-// source is what the source code of the plugin says to operators.
+// source has the names and messages in the source code that operators see.
 type source struct {
 	messages map[kind][]string // formats, and the outcomes of lookups
 	metrics  []string          // names, without coredns_alias_
@@ -117,7 +117,7 @@ func (s *source) read(t *testing.T, file, code string) {
 	})
 }
 
-// Whatever way a message takes, it is found. What only looks like one is not.
+// Each form of a message is found, and nothing else.
 func TestReadSource(t *testing.T) {
 	t.Parallel()
 	const code = `package p
@@ -154,7 +154,7 @@ func f() {
 	}
 }
 
-// note notes what n says, which is a part of file.
+// note notes a node of the syntax tree of file.
 func (s *source) note(file string, n ast.Node) {
 	switch n := n.(type) {
 	case *ast.SelectorExpr:
@@ -235,7 +235,7 @@ func text(e ast.Expr) string {
 // verb matches a verb of a format.
 var verb = regexp.MustCompile(`%[.0-9#]*[a-zA-Z]`)
 
-// literals returns the parts of a format between its verbs, without those that are too short to say anything.
+// literals returns the parts of a format between its verbs, without those that are too short to be searched for.
 func literals(format string) []string {
 	var parts []string
 	for _, part := range verb.Split(format, -1) {

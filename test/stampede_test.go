@@ -11,14 +11,14 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Ten thousand clients who want to know the same cause one question to the upstream for each type.
+// Ten thousand clients that query the same name cause one query to the upstream for each type.
 func TestColdStampede(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		warm bool // what was resolved at the start is forgotten again; otherwise it is under way still
+		warm bool // the answers from start-up are expired; otherwise the lookups of start-up are still in flight
 	}{
 		{"at start-up", false},
-		{"out of the blue", true},
+		{"after expiry", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -54,14 +54,14 @@ func TestColdStampede(t *testing.T) {
 			}
 			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 				if n := up.Asked("app.hosting.example.", qtype); n != want {
-					t.Errorf("The upstream was asked %d times for %s, want %d", n, dns.TypeToString[qtype], want)
+					t.Errorf("The upstream got %d queries for %s, want %d", n, dns.TypeToString[qtype], want)
 				}
 			}
 		})
 	}
 }
 
-// stampede sends ten thousand queries, half of them for each type, calls sent, and waits until all are answered.
+// stampede sends ten thousand queries, half of them for each type. Then it calls sent, and waits until all are answered.
 func stampede(t *testing.T, addr, name string, sent func()) {
 	t.Helper()
 	const sockets, clients = 50, 200 // clients of each socket
@@ -85,14 +85,14 @@ func stampede(t *testing.T, addr, name string, sent func()) {
 	answered.Wait()
 }
 
-// crowd are clients that share a socket. They are told apart by the IDs of their queries.
+// crowd is a number of clients that share a socket. Each has the ID of its query.
 type crowd struct {
 	conn    *dns.Conn
 	name    string
-	waiting map[uint16]uint16 // the type that each client wants to know
+	waiting map[uint16]uint16 // the type that each client has asked for, by ID
 }
 
-// newCrowd returns clients that have asked.
+// newCrowd returns clients that have sent their queries.
 func newCrowd(addr, name string, clients int) (*crowd, error) {
 	conn, err := dns.Dial("udp", addr)
 	if err != nil {
@@ -105,7 +105,7 @@ func newCrowd(addr, name string, clients int) (*crowd, error) {
 	return c, c.ask()
 }
 
-// ask asks for all who are waiting.
+// ask sends the queries of all clients that wait.
 func (c *crowd) ask() error {
 	for id, qtype := range c.waiting {
 		r := new(dns.Msg).SetQuestion(c.name, qtype)
@@ -118,7 +118,7 @@ func (c *crowd) ask() error {
 	return nil
 }
 
-// wait waits until all have their addresses. They ask again when nothing comes: UDP loses messages.
+// wait waits until all clients have an address. They ask again if there is no response: UDP loses messages.
 func (c *crowd) wait(patience time.Duration) error {
 	for deadline := time.Now().Add(patience); len(c.waiting) > 0; {
 		if time.Now().After(deadline) {

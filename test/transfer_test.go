@@ -16,11 +16,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A zone leaves for those who have the key, signed in each of its messages, and for nobody else.
+// With tsig, the server transfers the zone only to secondaries that have the key, and signs each message of the transfer.
 func TestTransferTSIG(t *testing.T) {
 	t.Parallel()
 	port, nsd := freePort(t), freePort(t)
-	rest := padding(2000) // for several messages
+	rest := padding(2000) // so that the transfer takes several messages
 	dir := zoneDir(t, port, firstZone+rest,
 		followedRecords+upstream.New(t, targets).Addr, fmt.Sprintf(`
 		tsig {
@@ -50,8 +50,8 @@ func padding(records int) string {
 	return zone.String()
 }
 
-// A secondary that takes NOTIFY from its primary only gets it from there, also where the system would choose another
-// address of this host.
+// With source, NOTIFY comes from that address, also where the system would choose another one. A secondary that accepts
+// NOTIFY from the address of its primary alone gets it.
 func TestNotifySource(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, hosting(5, oldAddresses...))
@@ -67,22 +67,23 @@ func TestNotifySource(t *testing.T) {
 	secondaries := []*process{startBIND(t, bind, net.JoinHostPort("127.0.0.2", port))}
 	awaitAddresses(t, 15*time.Second, secondaries, owners, oldAddresses)
 	up.Set(hosting(5, newAddresses...))
-	awaitAddresses(t, seen, secondaries, owners, newAddresses)
+	awaitAddresses(t, follows, secondaries, owners, newAddresses)
 	if log := secondaries[0].log(t); strings.Contains(log, "refused notify") {
 		t.Errorf("BIND has refused NOTIFY: %s", line(log, "refused notify"))
 	}
 }
 
-// Two records cannot both leave where secondaries know no rule which of them wins.
+// Where several records of a name compete, a transfer carries only the one that the server would use: a secondary does not
+// know which of them wins.
 func TestTransferContent(t *testing.T) {
 	t.Parallel()
 	const zone = `$TTL 300
 @       IN SOA   ns1 hostmaster 1 7200 3600 1209600 300
         IN NS    ns1
 ns1     IN A     192.0.2.53
-records IN A     192.0.2.80 ; the record of the Corefile wins, for addresses only
+records IN A     192.0.2.80 ; the record of the Corefile wins, for A and AAAA alone
         IN TXT   "records"
-cname   IN CNAME elsewhere.example. ; likewise, but a CNAME record stands alone
+cname   IN CNAME elsewhere.example. ; likewise; a CNAME record may not be beside others
 two     IN ALIAS new.hosting.example.
         IN ALIAS app.hosting.example. ; the first in canonical order
 gone    IN ALIAS gone.hosting.example.
@@ -128,7 +129,7 @@ UPPER   IN ALIAS APP.hosting.example.
 		"*.txt.example.org. 60 IN AAAA 2001:db8:80::80")
 }
 
-// Transfers that come to nothing leave nothing behind.
+// Transfers that are aborted or refused leave no goroutines and files behind.
 func TestTransferFaults(t *testing.T) {
 	t.Parallel()
 	const records = 20_000
@@ -149,8 +150,8 @@ func TestTransferFaults(t *testing.T) {
 		beginTransfer(t, server, "127.0.0.1", "example.org.", i%2 == 0).Close()
 	}
 	for from, zone := range map[string]string{
-		"127.0.0.1": "gone.example.org.", // no zone
-		"127.0.0.2": "example.org.",      // not in to
+		"127.0.0.1": "gone.example.org.", // not a zone
+		"127.0.0.2": "example.org.",      // an address that may not transfer
 	} {
 		for range 50 {
 			conn := beginTransfer(t, server, from, zone, false)
@@ -164,12 +165,11 @@ func TestTransferFaults(t *testing.T) {
 	for range 20 {
 		stuck = append(stuck, beginTransfer(t, server, "127.0.0.1", "example.org.", false))
 	}
-	checkWhole() // nobody waits for those who do not read
+	checkWhole() // clients that do not read do not delay others
 	for _, conn := range stuck {
 		conn.Close()
 	}
 
-	const slack = 8 // for what comes and goes with a request
 	eventually(t, 15*time.Second, "goroutines and open files are as many as before", func() bool {
 		return goroutines(t, page, "") <= goroutinesBefore+slack && files(t, server) <= filesBefore+slack
 	})
@@ -178,8 +178,8 @@ func TestTransferFaults(t *testing.T) {
 	checkWhole()
 }
 
-// beginTransfer asks for zone from an address of this host, and reads the first message if it is to. A connection that
-// is not read does not hold much.
+// beginTransfer requests a transfer of zone from an address of this host. It reads the first message if read is true;
+// otherwise the connection has a small buffer, which is soon full.
 func beginTransfer(t *testing.T, server *process, from, zone string, read bool) *dns.Conn {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}
@@ -202,7 +202,7 @@ func beginTransfer(t *testing.T, server *process, from, zone string, read bool) 
 	return conn
 }
 
-// The zones of auto come and go. One that has no aliases keeps its serial number.
+// The zones of auto appear, change and disappear. A zone without aliases keeps its own serial.
 func TestTransferAuto(t *testing.T) {
 	t.Parallel()
 	up := upstream.New(t, targets)
@@ -245,10 +245,10 @@ func TestTransferAuto(t *testing.T) {
 		t.Errorf("A zone without aliases:\n%v", rrs)
 	}
 
-	// One appears, with aliases.
+	// A zone with aliases appears.
 	replaceFile(t, zone("example.com"), followedZone(1, "mail", "new.hosting.example."))
 	follows("example.com.", otherAddresses)
-	// One gets its first alias, and another loses its last.
+	// A zone gets its first alias, and another one loses its last.
 	replaceFile(t, zone("example.net"), followedZone(8, "mail8", "app.hosting.example."))
 	follows("example.net.", appAddresses)
 	without := strings.NewReplacer("hostmaster 1 ", "hostmaster 2 ", "10 mail", "10 mail2").Replace(zoneFile)
@@ -264,7 +264,7 @@ func TestTransferAuto(t *testing.T) {
 		t.Errorf("The serial number is %d with aliases", serial)
 	}
 
-	// One goes, and comes back with what a secondary does not have yet.
+	// A zone disappears, and comes back with another content.
 	before := serialOf(t, primary, "example.com.")
 	if err := os.Remove(zone("example.com")); err != nil {
 		t.Fatal(err)
@@ -278,7 +278,7 @@ func TestTransferAuto(t *testing.T) {
 	checkGrown(t, before, serialOf(t, primary, "example.com."))
 }
 
-// awaitZone waits until server has zone with this mail server.
+// awaitZone waits until server has this mail server for zone.
 func awaitZone(t *testing.T, server *process, zone, mail string) {
 	t.Helper()
 	eventually(t, 10*time.Second, fmt.Sprintf("%s has %s with %s", filepath.Base(server.Path), zone, mail), func() bool {
@@ -288,13 +288,13 @@ func awaitZone(t *testing.T, server *process, zone, mail string) {
 	})
 }
 
-// serialOf returns the serial number of zone that server has, 0 for none.
+// serialOf returns the serial number of zone on server, or 0 if it does not have the zone.
 func serialOf(t *testing.T, server *process, zone string) uint32 {
 	t.Helper()
 	return serialIn(query(t, server.addr, "udp", zone, dns.TypeSOA).Answer)
 }
 
-// What other plugins have from elsewhere leaves expanded, too, and its changes are followed.
+// The aliases in zones of secondary and dynupdate are expanded in transfers too, and changes reach the secondaries.
 func TestTransferBackends(t *testing.T) {
 	t.Run("secondary", func(t *testing.T) {
 		t.Parallel()
@@ -333,7 +333,7 @@ func TestTransferBackends(t *testing.T) {
 	})
 }
 
-// startChain starts a server of what backend has, and a Knot DNS behind it.
+// startChain starts a server with this backend, and a Knot DNS as its secondary.
 func startChain(t *testing.T, zone, backend string) (primary *process, secondary []*process) {
 	t.Helper()
 	port, knot := freePort(t), freePort(t)
@@ -342,10 +342,10 @@ func startChain(t *testing.T, zone, backend string) (primary *process, secondary
 	return primary, []*process{startKnot(t, knot, primary.addr, "example.org")}
 }
 
-// The serial number that clients see never goes back, whatever happens to the server and the zone.
+// The published serial never goes back, whatever happens to the server and the zone.
 func TestSerialNeverGoesBack(t *testing.T) {
 	t.Parallel()
-	rest := padding(20_000) // takes some time to read
+	rest := padding(20_000) // so that the zone takes some time to load
 	server := serveZone(t, firstZone+rest, followedRecords+upstream.New(t, targets).Addr, transferTo("*"))
 	last := server.serial(t)
 	watch := func(when string) {
@@ -373,10 +373,10 @@ func TestSerialNeverGoesBack(t *testing.T) {
 		watch(fmt.Sprintf("an edit to %d", own))
 	}
 	server.signal(t, syscall.SIGUSR1)
-	watch("a reload when the zone's own has gone back")
+	watch("a reload after the zone's own serial has gone back")
 }
 
-// Aliases that a reload of the Corefile brings, changes or takes away are followed.
+// Records that a reload of the Corefile adds, changes or removes reach the secondaries.
 func TestTransferReload(t *testing.T) {
 	t.Parallel()
 	port, knot := freePort(t), freePort(t)

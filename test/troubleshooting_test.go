@@ -21,7 +21,7 @@ const (
 	extendedErrorsSection = "Extended DNS Errors"
 )
 
-// The page that says what the metrics are, and in which section.
+// The page with the list of the metrics, and its section.
 const (
 	metricsPage        = "../README.md"
 	metricsPageSection = "Metrics"

@@ -9,7 +9,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// shot is a query of a volley.
+// shot is a query of a volley, and its response.
 type shot struct {
 	qtype uint16
 	asked time.Time
@@ -18,17 +18,17 @@ type shot struct {
 	err   error
 }
 
-// fresh reports whether the answer has no sign of age.
+// fresh reports whether the answer has neither the TTL nor the Extended DNS Error of a stale one.
 func (s shot) fresh() bool { return s.m.Answer[0].Header().Ttl != 30 && extendedError(s.m) == -1 }
 
-// stale reports whether the answer is marked as old.
+// stale reports whether the answer has both.
 func (s shot) stale() bool {
 	return s.m.Answer[0].Header().Ttl == 30 && extendedError(s.m) == int(dns.ExtendedErrorCodeStaleAnswer)
 }
 
-// volley asks for these types in turn, for each 25 times a second, however long the answers take, and calls midway, if it is
-// not nil, when a third of the time is over. It returns when all queries have ended. The caller's goroutine makes the
-// sockets: it may be in a network namespace of its own.
+// volley sends queries for these types in turn, 25 a second for each, however long the responses take. When a third of the
+// time is over it calls midway, unless that is nil. It returns when all queries have ended. The calling goroutine creates
+// the sockets: it may be in a network namespace of its own.
 func volley(t *testing.T, addr, name string, types []uint16, d time.Duration, midway func()) []shot {
 	t.Helper()
 	rate := 25 * len(types)
@@ -54,7 +54,7 @@ func volley(t *testing.T, addr, name string, types []uint16, d time.Duration, mi
 	return shots
 }
 
-// shoot asks over conn, with EDNS.
+// shoot sends a query with EDNS over conn.
 func shoot(conn *dns.Conn, name string, qtype uint16) shot {
 	client := dns.Client{Timeout: 5 * time.Second}
 	r := new(dns.Msg).SetQuestion(name, qtype)
@@ -67,7 +67,7 @@ func shoot(conn *dns.Conn, name string, qtype uint16) shot {
 
 var families = []uint16{dns.TypeA, dns.TypeAAAA}
 
-// barrage is a volley for addresses in which each query is to be answered with an address.
+// barrage is a volley for A and AAAA in which each query must be answered with an address.
 func barrage(t *testing.T, addr, name string, d time.Duration) []shot {
 	t.Helper()
 	shots := volley(t, addr, name, families, d, nil)
@@ -79,7 +79,7 @@ func barrage(t *testing.T, addr, name string, d time.Duration) []shot {
 	return shots
 }
 
-// slowest returns how long the slowest queries took, slowest first.
+// slowest returns how long the n slowest queries took, slowest first.
 func slowest(shots []shot, n int) []time.Duration {
 	var took []time.Duration
 	for _, s := range shots {

@@ -17,7 +17,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// targets is what the upstream knows in the tests of aliases in zones.
+// targets is the upstream in the tests of aliases in zones.
 var targets = upstream.Zone(
 	"hosting.example. 300 IN SOA ns1 hostmaster 1 7200 3600 1209600 60",
 	"app.hosting.example. 60 IN A 203.0.113.80",
@@ -27,11 +27,11 @@ var targets = upstream.Zone(
 	"v4.hosting.example. 60 IN A 203.0.113.4",
 )
 
-// fromFile has the zone that serveZone is given served by the file plugin.
+// fromFile is a backend: the file plugin serves the zone that serveZone is given.
 const fromFile = "file db.example.org {\nreload 1s\n}"
 
-// zoneDir returns a directory with zone in the file db.example.org, and with a Corefile that serves it at port: with
-// these properties of alias, and with what stands behind alias.
+// zoneDir returns a directory with zone in the file db.example.org, and a Corefile that serves it at port, with these
+// properties of alias and this backend.
 func zoneDir(t *testing.T, port, zone, properties, backend string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -61,7 +61,7 @@ func replaceZone(t *testing.T, dir, zone string) {
 	replaceFile(t, filepath.Join(dir, "db.example.org"), zone)
 }
 
-// replaceFile replaces a file at once, for whoever reads it in the meantime.
+// replaceFile replaces a file in one step: no reader sees a part of it.
 func replaceFile(t *testing.T, path, content string) {
 	t.Helper()
 	whole := filepath.Join(filepath.Dir(path), "new")
@@ -71,14 +71,14 @@ func replaceFile(t *testing.T, path, content string) {
 	}
 }
 
-// exchange is a question with the answer that it is to get. No records are NODATA, with the SOA record of the zone.
+// exchange is a query with the answer that it must get. No records are NODATA, with the SOA record of the zone.
 type exchange struct {
 	name   string
 	qtype  uint16
 	answer []string
 }
 
-// checkExchanges checks what server answers, over UDP and TCP.
+// checkExchanges checks the answers of server, over UDP and TCP.
 func checkExchanges(t *testing.T, server *process, exchanges ...exchange) {
 	t.Helper()
 	for _, e := range exchanges {
@@ -102,13 +102,13 @@ func isSOA(rrs []dns.RR) bool {
 	return len(rrs) == 1 && rrs[0].Header().Rrtype == dns.TypeSOA && rrs[0].Header().Name == "example.org."
 }
 
-// addresses reports whether server has just these addresses for name, one of each family; "" is none.
+// addresses reports whether server answers name with exactly these addresses, one of each family; "" is none.
 func (p *process) addresses(t *testing.T, name, v4, v6 string) bool {
 	t.Helper()
 	return p.address(t, name, dns.TypeA) == v4 && p.address(t, name, dns.TypeAAAA) == v6
 }
 
-// address returns the addresses of name, of one family.
+// address returns the addresses of one family that server answers name with.
 func (p *process) address(t *testing.T, name string, qtype uint16) string {
 	t.Helper()
 	var addrs []string
@@ -118,7 +118,7 @@ func (p *process) address(t *testing.T, name string, qtype uint16) string {
 	return strings.Join(addrs, " ")
 }
 
-// serial returns the serial number of the zone that server has, 0 for none.
+// serial returns the serial number of example.org on the server, or 0 if it does not have the zone.
 func (p *process) serial(t *testing.T) uint32 {
 	t.Helper()
 	for _, rr := range query(t, p.addr, "udp", "example.org.", dns.TypeSOA).Answer {
@@ -137,10 +137,10 @@ func (p *process) awaitSerial(t *testing.T, serial uint32) {
 	})
 }
 
-// A change in a zone is to be seen within a second; the rest is for slow machines.
+// visible is how soon a change in a zone must be served: within a second, with half a second more for slow machines.
 const visible = time.Second + 500*time.Millisecond
 
-// aliasZone returns a zone with aliases of target in all places where they can be. The first is in line 5.
+// aliasZone returns a zone with aliases of target in all places where they can be. The first one is on line 5.
 func aliasZone(serial int, target string) string {
 	return fmt.Sprintf(`$TTL 300
 @          IN SOA   ns1 hostmaster %d 7200 3600 1209600 300
@@ -164,8 +164,8 @@ www.sub    IN ALIAS %[2]s
 `, serial, target)
 }
 
-// What a zone file says about aliases is served, whoever reads the file, and so are the changes in it. A file that is
-// no good changes nothing.
+// The aliases in a zone file are served, whether file or auto reads it, and so are changes of the file. A broken file changes
+// nothing.
 func TestZoneFile(t *testing.T) {
 	for _, backend := range []string{fromFile, "auto {\ndirectory .\nreload 1s\n}"} {
 		plugin, _, _ := strings.Cut(backend, " ")
@@ -197,7 +197,7 @@ func TestZoneFile(t *testing.T) {
 	}
 }
 
-// checkAliasZone checks what server answers that has aliasZone, with the target app.hosting.example.
+// checkAliasZone checks the answers of a server with aliasZone, with the target app.hosting.example.
 func checkAliasZone(t *testing.T, server *process) {
 	t.Helper()
 	checkExchanges(t, server, []exchange{
@@ -234,12 +234,13 @@ func checkAliasZone(t *testing.T, server *process) {
 	}
 }
 
-// refused reports whether log says that the first record of aliasZone has the relative target app.
+// refused reports whether log has the error that the first alias of aliasZone has the relative target app.
 func refused(log string) bool {
 	return line(log, "at line: 5") != "" && line(log, "ALIAS target 'app' is relative: write it in full") != ""
 }
 
-// With a broken zone file from the beginning, file does not start, and auto goes without the zone until it is mended.
+// With a zone file that is broken at start-up, file does not start, and auto does not have the zone until the file is
+// repaired.
 func TestBrokenZoneAtStart(t *testing.T) {
 	t.Parallel()
 	properties := "upstream " + upstream.New(t, targets).Addr
@@ -258,7 +259,7 @@ func TestBrokenZoneAtStart(t *testing.T) {
 	t.Run("auto", func(t *testing.T) {
 		server := serveZone(t, broken, properties, "auto {\ndirectory .\nreload 1s\n}")
 		if m := query(t, server.addr, "udp", "example.org.", dns.TypeA); m.Rcode != dns.RcodeRefused {
-			t.Errorf("Got, without a zone\n%v", m)
+			t.Errorf("Without a zone, got\n%v", m)
 		}
 		if !refused(server.log(t)) {
 			t.Error("The log does not have the mistake")
@@ -271,7 +272,7 @@ func TestBrokenZoneAtStart(t *testing.T) {
 	})
 }
 
-// aliasType is the type of ALIAS records. This program does not know it, and sees what others see who do not.
+// aliasType is the type of ALIAS records. The test does not import rdata: it sees the records as other DNS software does.
 const aliasType uint16 = 65401
 
 // rawALIAS returns an ALIAS record in the form for unknown types (RFC 3597, section 5).
@@ -289,7 +290,7 @@ func rawTarget(target string) string {
 	return fmt.Sprintf(`TYPE%d \# %d %x`, aliasType, n, buf[:n])
 }
 
-// A CNAME record that may not stand beside others, or that clients are not to see, is replaced by addresses.
+// flatten replaces a CNAME record, at the apex or at any name, by addresses.
 func TestFlatten(t *testing.T) {
 	up := upstream.New(t, authority(internet...)) // with signatures
 	const zone = `$TTL 300
@@ -332,14 +333,14 @@ v4     IN CNAME v4.hosting.example.
 	})
 	t.Run("template", func(t *testing.T) {
 		t.Parallel()
-		// In the same block template would stand before alias.
+		// In the same server block, template would come before alias.
 		made := serveZone(t, "", "upstream "+up.Addr, template("A")+template("AAAA"))
 		server := serveZone(t, "", "flatten apex\nupstream "+up.Addr, "forward . "+made.addr)
 		checkExchanges(t, server, apex[:2]...)
 	})
 }
 
-// template returns the directive that answers queries of a type for the apex with a CNAME record.
+// template returns the directive of template that answers queries of a type for the apex with a CNAME record.
 func template(qtype string) string {
 	return "template IN " + qtype + ` {
 		match ^example[.]org[.]$
@@ -348,7 +349,7 @@ func template(qtype string) string {
 	`
 }
 
-// With txt, the aliases say by themselves what they are.
+// With txt, a TXT query for an alias is also answered with a record that names the target.
 func TestText(t *testing.T) {
 	t.Parallel()
 	const zone = `$TTL 300
@@ -364,14 +365,14 @@ www         IN ALIAS app.hosting.example.
 spf         IN TXT   "v=spf1 -all"
 ns1         IN A     192.0.2.53
 `
-	const says = "ALIAS for app.hosting.example"
+	const added = "ALIAS for app.hosting.example"
 	properties := `
 		record record app.hosting.example
 		record spf app.hosting.example
 		record *.records app.hosting.example
 		upstream ` + upstream.New(t, targets).Addr
-	silent := serveZone(t, zone, properties, fromFile)
-	talking := serveZone(t, zone, "txt\n"+properties, fromFile)
+	without := serveZone(t, zone, properties, fromFile)
+	with := serveZone(t, zone, "txt\n"+properties, fromFile)
 	for _, test := range []struct {
 		name string
 		own  []string // the TXT records of the zone
@@ -385,17 +386,17 @@ ns1         IN A     192.0.2.53
 		{"a.records.example.org.", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			checkText(t, silent, test.name, test.own...)
-			checkText(t, talking, test.name, append([]string{says}, test.own...)...)
-			if !talking.addresses(t, test.name, "203.0.113.80", "2001:db8:80::80") {
-				t.Error("Not its addresses")
+			checkText(t, without, test.name, test.own...)
+			checkText(t, with, test.name, append([]string{added}, test.own...)...)
+			if !with.addresses(t, test.name, "203.0.113.80", "2001:db8:80::80") {
+				t.Error("The name does not have the addresses of the target")
 			}
 		})
 	}
-	checkExchanges(t, talking, exchange{"ns1.example.org.", dns.TypeTXT, nil}) // no alias
+	checkExchanges(t, with, exchange{"ns1.example.org.", dns.TypeTXT, nil}) // not an alias
 }
 
-// checkText checks the TXT records of name. As a set they have one TTL.
+// checkText checks the TXT records of name, which must all have the same TTL.
 func checkText(t *testing.T, server *process, name string, want ...string) {
 	t.Helper()
 	for _, network := range []string{"udp", "tcp"} {
@@ -403,7 +404,7 @@ func checkText(t *testing.T, server *process, name string, want ...string) {
 		var got []string
 		for _, rr := range m.Answer {
 			if txt, ok := rr.(*dns.TXT); !ok || txt.Hdr.Name != name || txt.Hdr.Ttl != m.Answer[0].Header().Ttl {
-				t.Errorf("Not of this set: %v", rr)
+				t.Errorf("Not a record of the RRset: %v", rr)
 			}
 			got = append(got, strings.Trim(dns.Field(rr, 1), `"`))
 		}
@@ -414,7 +415,7 @@ func checkText(t *testing.T, server *process, name string, want ...string) {
 	}
 }
 
-// A target in the zone is resolved in the zone, as far as that goes.
+// A target inside the zone is resolved with the zone's own data. Where that leads outside, the upstream is queried.
 func TestInZoneTargets(t *testing.T) {
 	t.Parallel()
 	const zone = `$TTL 300
@@ -450,7 +451,7 @@ loop4   IN CNAME loop3
 			if took := time.Since(begin); took > 200*time.Millisecond {
 				t.Errorf("%s took %s", name, took)
 			}
-			if name == "loop4" { // a CNAME, which is shown
+			if name == "loop4" { // the answer is its CNAME record
 				continue
 			}
 			if m.Rcode != dns.RcodeSuccess || len(m.Answer) > 0 || !isSOA(m.Ns) {

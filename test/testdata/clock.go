@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// The drills build this into a server whose package time has a variable Ahead: by so many seconds the wall clock is
-// wrong. They are in a file, which may change at any time.
+// The drills compile this into a server whose package time has a variable Ahead: the seconds by which the wall clock is ahead.
+// They are in a file, which the test may change at any time.
 func init() {
 	readClock()
 	go func() {
@@ -22,7 +22,7 @@ func readClock() {
 	if err != nil {
 		panic(err)
 	}
-	if seconds, err := strconv.ParseInt(string(text), 10, 64); err == nil { // otherwise it is being written
+	if seconds, err := strconv.ParseInt(string(text), 10, 64); err == nil { // otherwise the test is writing it
 		time.Ahead.Store(seconds)
 	}
 }

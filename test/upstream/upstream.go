@@ -1,4 +1,4 @@
-// Package upstream is a name server for tests that answers, or fails to, as it is told.
+// Package upstream is a name server whose answers, and failures to answer, a test programs. It knows nothing of alias.
 package upstream
 
 import (
@@ -14,10 +14,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Handler answers queries. It may write what it likes, several times, late or never.
+// Handler answers a query. It may write any response, several times, late or never. It is called concurrently.
 type Handler = dns.HandlerFunc
 
-// Server is a name server on a loopback address. All its methods may be called at any time.
+// Server is a name server, on a loopback address unless NewAt started it. Its methods may be called concurrently, and after
+// Stop.
 type Server struct {
 	Addr string // address and port, the same for UDP and TCP
 
@@ -28,19 +29,20 @@ type Server struct {
 	tcp     *dns.Server
 }
 
-// New starts a server, which is stopped when the test ends.
+// New starts a server on a free port of 127.0.0.1. It is stopped when the test ends. A nil handler does not answer.
 func New(t testing.TB, h Handler) *Server {
 	t.Helper()
 	return NewAt(t, "127.0.0.1", h)
 }
 
-// NewAt starts a server at this address of the machine.
+// NewAt is New at another address of this machine.
 func NewAt(t testing.TB, host string, h Handler) *Server {
 	t.Helper()
 	return start(t, host, h, func(l net.Listener) net.Listener { return l })
 }
 
-// NewDripping is New with a server whose large responses over TCP take pause for each byte. It returns their connections too.
+// NewDripping is New with a server whose large responses over TCP take pause for each byte. The Dripper knows the
+// connections.
 func NewDripping(t testing.TB, h Handler, pause time.Duration) (*Server, *Dripper) {
 	t.Helper()
 	var d *Dripper
@@ -51,7 +53,7 @@ func NewDripping(t testing.TB, h Handler, pause time.Duration) (*Server, *Drippe
 	return s, d
 }
 
-// start starts a server at host that takes its TCP connections from what wrap makes of the listener.
+// start starts a server at host. Its TCP connections come from the listener that wrap returns.
 func start(t testing.TB, host string, h Handler, wrap func(net.Listener) net.Listener) *Server {
 	t.Helper()
 	s := &Server{handler: h, asked: make(map[string]int)}
@@ -61,7 +63,7 @@ func start(t testing.TB, host string, h Handler, wrap func(net.Listener) net.Lis
 			t.Fatal(err)
 		}
 		p, err := net.ListenPacket("udp", l.Addr().String())
-		if err != nil { // somebody else has the port for UDP
+		if err != nil { // the port is taken for UDP
 			l.Close()
 			continue
 		}
@@ -75,7 +77,7 @@ func start(t testing.TB, host string, h Handler, wrap func(net.Listener) net.Lis
 	return nil
 }
 
-// serve starts s and returns it when it serves.
+// serve starts s, and returns it when it accepts queries.
 func serve(s *dns.Server) *dns.Server {
 	started := make(chan struct{})
 	s.NotifyStartedFunc = func() { close(started) }
@@ -96,7 +98,7 @@ func (s *Server) serveDNS(w dns.ResponseWriter, r *dns.Msg) {
 	}
 }
 
-// Set replaces the handler; nil is silence.
+// Set replaces the handler. With nil, the server does not answer.
 func (s *Server) Set(h Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,14 +114,14 @@ func (s *Server) Stop() {
 	s.udp.Shutdown()
 }
 
-// Asked returns how often the question was asked.
+// Asked returns how many queries there were for name and qtype.
 func (s *Server) Asked(name string, qtype uint16) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.asked[key(name, qtype)]
 }
 
-// AskedAll returns how many questions were asked, not counting those that check the server's health.
+// AskedAll returns how many queries there were, without the health checks.
 func (s *Server) AskedAll() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,17 +138,17 @@ func key(name string, qtype uint16) string {
 	return strings.ToLower(name) + "/" + strconv.Itoa(int(qtype))
 }
 
-// Dripper is a listener on whose connections each byte of a large message that is written takes its time.
+// Dripper is a listener. Each byte of a large message that is written to one of its connections takes a pause.
 type Dripper struct {
 	net.Listener
 	pause time.Duration
 	open  atomic.Int32
 }
 
-// Drip returns a Dripper on l.
+// Drip returns a Dripper that takes its connections from l.
 func Drip(l net.Listener, pause time.Duration) *Dripper { return &Dripper{Listener: l, pause: pause} }
 
-// Open returns how many connections are being written to.
+// Open returns on how many connections a large message is being written.
 func (d *Dripper) Open() int { return int(d.open.Load()) }
 
 // Accept implements net.Listener.
@@ -163,7 +165,7 @@ type drippingConn struct {
 	d *Dripper
 }
 
-// Write implements net.Conn. It ends early when the peer does not listen any more.
+// Write implements net.Conn. It ends early when the peer has closed the connection.
 func (c *drippingConn) Write(b []byte) (int, error) {
 	if len(b) <= dns.MinMsgSize {
 		return c.Conn.Write(b)
@@ -185,7 +187,7 @@ func IsTCP(w dns.ResponseWriter) bool {
 	return ok
 }
 
-// RRs parses records in presentation form, one a line. A mistake panics.
+// RRs parses records in presentation form, one per argument. It panics if one is wrong.
 func RRs(lines ...string) []dns.RR {
 	rrs := make([]dns.RR, 0, len(lines))
 	for _, l := range lines {
@@ -198,9 +200,9 @@ func RRs(lines ...string) []dns.RR {
 	return rrs
 }
 
-// Zone returns a handler that answers every question from records as a resolver does: with the CNAME chain from the
-// name, the addresses at its end, and the code NXDOMAIN for a name that has no records. A record of type SOA goes
-// with the negative answers.
+// Zone returns a handler that answers every query from records as a resolver does: with the CNAME chain from the name and
+// the records at its end, or with NXDOMAIN if that name has no records. A negative answer has the SOA record of its zone,
+// if records has one.
 func Zone(records ...string) Handler {
 	rrs := RRs(records...)
 	return func(w dns.ResponseWriter, r *dns.Msg) {
@@ -243,7 +245,7 @@ func Zone(records ...string) Handler {
 	}
 }
 
-// Answer returns a handler that answers every question with records, whatever it asks for.
+// Answer returns a handler that answers every query with records, whatever its question.
 func Answer(records ...string) Handler {
 	rrs := RRs(records...)
 	return func(w dns.ResponseWriter, r *dns.Msg) {
@@ -254,14 +256,14 @@ func Answer(records ...string) Handler {
 	}
 }
 
-// Rcode returns a handler that answers every question with the code and nothing else.
+// Rcode returns a handler that answers every query with a response code and no records.
 func Rcode(rcode int) Handler {
 	return func(w dns.ResponseWriter, r *dns.Msg) {
 		w.WriteMsg(new(dns.Msg).SetRcode(r, rcode))
 	}
 }
 
-// Late returns a handler that leaves it to h after d.
+// Late returns a handler that waits for d, and then calls h.
 func Late(d time.Duration, h Handler) Handler {
 	return func(w dns.ResponseWriter, r *dns.Msg) {
 		time.Sleep(d)
@@ -269,13 +271,13 @@ func Late(d time.Duration, h Handler) Handler {
 	}
 }
 
-// Raw returns a handler that answers with the bytes that make returns for the query.
+// Raw returns a handler that answers with the octets that make returns for the query.
 func Raw(make func(r *dns.Msg) []byte) Handler {
 	return func(w dns.ResponseWriter, r *dns.Msg) { w.Write(make(r)) }
 }
 
-// Lossy returns a handler that leaves it to h, on a network that loses this share of the queries and as large a share of
-// the responses, the same ones each time for the same seed.
+// Lossy returns a handler that calls h, as on a network that loses this share of the queries and the same share of the
+// responses. With the same seed the same ones are lost.
 func Lossy(share float64, seed uint64, h Handler) Handler {
 	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(seed, 0)) // #nosec G404 -- which packets are lost is no secret
@@ -289,7 +291,7 @@ func Lossy(share float64, seed uint64, h Handler) Handler {
 	}
 }
 
-// Garbage returns a handler whose responses are noise: all of it, all but the ID, or all but the header and question.
+// Garbage returns a handler whose responses are noise, in turn as a whole, after the ID, or after header and question.
 func Garbage() Handler {
 	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(1, 0)) // #nosec G404 -- noise
@@ -301,7 +303,7 @@ func Garbage() Handler {
 		if err != nil {
 			panic(err)
 		}
-		head[7] = 1 // an answer, says the header
+		head[7] = 1 // ANCOUNT: one answer
 		kind++
 		noise := make([]byte, 100)
 		for i := range noise {
@@ -312,7 +314,7 @@ func Garbage() Handler {
 	})
 }
 
-// Elsewhere returns a handler that lets h answer, but over UDP from another port than that which was asked.
+// Elsewhere returns a handler that calls h, and sends the responses over UDP from another port than the query went to.
 func Elsewhere(t testing.TB, h Handler) Handler {
 	t.Helper()
 	p, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -323,7 +325,7 @@ func Elsewhere(t testing.TB, h Handler) Handler {
 	return func(w dns.ResponseWriter, r *dns.Msg) { h(spoofer{w, p}, r) }
 }
 
-// spoofer writes responses to the client of a query from a port of its own.
+// spoofer writes responses to the client from a port of its own.
 type spoofer struct {
 	dns.ResponseWriter
 	from net.PacketConn
@@ -337,7 +339,7 @@ func (s spoofer) WriteMsg(m *dns.Msg) error {
 	return err
 }
 
-// write sends m as a resolver does: truncated over UDP when it is larger than the client takes.
+// write sends m as a resolver does: over UDP truncated to the size that the client accepts.
 func write(w dns.ResponseWriter, r, m *dns.Msg) {
 	size := dns.MaxMsgSize
 	if !IsTCP(w) {
