@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
+// The replicas are spread and updated one by one, the Services lead to them, and Prometheus scrapes them. They do not transfer
+// zones, because each has its own published serial.
 func TestAuthoritative(t *testing.T) {
 	objects := mustBuild(t, authoritative)
 	deployment := find[*appsv1.Deployment](t, objects, "alias")
@@ -24,17 +26,17 @@ func TestAuthoritative(t *testing.T) {
 	corefile := checkContainer(t, objects, pod, c)
 
 	if update := deployment.Spec.Strategy.RollingUpdate; *deployment.Spec.Replicas < 2 || *update.MaxUnavailable != intstr.FromInt32(0) {
-		t.Errorf("There are %d replicas, and %s of them may be missing in an update", *deployment.Spec.Replicas, update.MaxUnavailable)
+		t.Errorf("There are %d replicas, and an update may stop %s of them before others are ready", *deployment.Spec.Replicas, update.MaxUnavailable)
 	}
 	if regexp.MustCompile(`(?m)^\s+transfer\b`).MatchString(corefile) {
-		t.Error("Each of the replicas has a serial number of its own")
+		t.Error("The Corefile has transfer, but each replica has its own published serial")
 	}
 	own := labels.Set(deployment.Spec.Template.Labels)
 	selects := func(what string, s *metav1.LabelSelector) {
 		t.Helper()
 		selector, err := metav1.LabelSelectorAsSelector(s)
 		if err != nil || selector.Empty() || !selector.Matches(own) {
-			t.Errorf("The selector of the %s is %v (%v), the pods have %v", what, selector, err, own)
+			t.Errorf("The selector of the %s is %v (%v), the pods have the labels %v", what, selector, err, own)
 		}
 	}
 	selects("Deployment", deployment.Spec.Selector)

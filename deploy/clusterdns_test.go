@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// values are those of the chart's that values.yaml sets.
+// values are the values of the CoreDNS chart that values.yaml sets.
 type values struct {
 	Image struct {
 		Repository string `json:"repository"`
@@ -52,7 +52,7 @@ type values struct {
 	Servers           []server             `json:"servers"`
 }
 
-// server is what the chart makes a server block of.
+// server describes a server block in the values.
 type server struct {
 	Zones []struct {
 		Zone   string `json:"zone"`
@@ -66,7 +66,7 @@ type server struct {
 	} `json:"plugins"`
 }
 
-// block returns the server block that the chart makes of s.
+// block returns the server block that the chart builds from s.
 func (s server) block() string {
 	var b strings.Builder
 	for _, zone := range s.Zones {
@@ -87,7 +87,7 @@ func (s server) block() string {
 	return b.String() + "}\n"
 }
 
-// parseValues reads values.yaml, where a key that is not among those of values, or is there twice, is an error.
+// parseValues reads values.yaml. A key that values does not have, or one that is there twice, is an error.
 func parseValues(text string) (v values, err error) {
 	data, err := yaml.YAMLToJSONStrict([]byte(text))
 	if err != nil {
@@ -97,7 +97,7 @@ func parseValues(text string) (v values, err error) {
 	return v, errors.Join(append(unknown, err)...)
 }
 
-// The values for the chart make the Corefile beside them, and give it what it needs.
+// The chart builds the Corefile from the values, and the values have the volumes, the image and the address that it needs.
 func TestClusterDNS(t *testing.T) {
 	text, corefile := read(t, clusterDNS+"/values.yaml"), read(t, clusterDNS+"/Corefile")
 	v, err := parseValues(text)
@@ -111,9 +111,9 @@ func TestClusterDNS(t *testing.T) {
 		t.Fatalf("There are %d servers", len(v.Servers))
 	}
 	if diff := cmp.Diff(corefile, v.Servers[0].block()); diff != "" {
-		t.Errorf("The Corefile is not what the chart makes of the values:\n%s", diff)
+		t.Errorf("The Corefile (-) and the one that the chart builds from the values (+):\n%s", diff)
 	}
-	for port, plugin := range map[int32]string{8080: "health", 8181: "ready", 9153: "prometheus"} { // which the chart has written down
+	for port, plugin := range map[int32]string{8080: "health", 8181: "ready", 9153: "prometheus"} { // fixed in the chart
 		checkListener(t, corefile, plugin, corev1.ContainerPort{Name: plugin, ContainerPort: port})
 	}
 	persist := regexp.MustCompile(`persist (\S+)`).FindStringSubmatch(corefile)
@@ -127,7 +127,7 @@ func TestClusterDNS(t *testing.T) {
 		}
 	}
 	if !strings.Contains(v.Image.Tag, "alias") {
-		t.Errorf("The image is %v, which may have no alias", v.Image)
+		t.Errorf("The image is %v, which may lack alias", v.Image)
 	}
 	if _, err := netip.ParseAddr(v.Service.ClusterIP); err != nil {
 		t.Error(err)

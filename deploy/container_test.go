@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// checkContainer checks a container that runs alias, with what its pod and its Corefile have for it. It returns the Corefile.
+// checkContainer checks a container that runs alias, with its pod and its Corefile. It returns the Corefile.
 func checkContainer(t *testing.T, objects []runtime.Object, pod *corev1.PodSpec, c *corev1.Container) string {
 	t.Helper()
 	yes, no, user := true, false, int64(65532)
@@ -28,7 +28,7 @@ func checkContainer(t *testing.T, objects []runtime.Object, pod *corev1.PodSpec,
 		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 	}
 	if diff := cmp.Diff(hardened, c.SecurityContext); diff != "" {
-		t.Errorf("The securityContext is not what it should be:\n%s", diff)
+		t.Errorf("securityContext, -want +got:\n%s", diff)
 	}
 	if r := c.Resources; r.Requests.Cpu().IsZero() || r.Requests.Memory().IsZero() || r.Limits.Memory().IsZero() {
 		t.Errorf("The resources are %v", r)
@@ -44,7 +44,7 @@ func checkContainer(t *testing.T, objects []runtime.Object, pod *corev1.PodSpec,
 		}
 	}
 	if !strings.Contains(corefile, "\n    reload\n") {
-		t.Error("A changed Corefile is not taken")
+		t.Error("The server does not reload a changed Corefile")
 	}
 	for i, probe := range []*corev1.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
 		if probe == nil || probe.HTTPGet == nil {
@@ -53,7 +53,7 @@ func checkContainer(t *testing.T, objects []runtime.Object, pod *corev1.PodSpec,
 		checkListener(t, corefile, strings.TrimPrefix(probe.HTTPGet.Path, "/"), containerPort(t, c, probe.HTTPGet.Port.StrVal))
 	}
 	if c.ReadinessProbe.HTTPGet.Path != "/ready" || c.LivenessProbe.HTTPGet.Path != "/health" {
-		t.Error("A pod that is not ready is not to be restarted, and one that is ill is")
+		t.Error("The readiness probe must be /ready, and the liveness probe, which restarts the container, /health")
 	}
 	i := slices.IndexFunc(c.Ports, func(p corev1.ContainerPort) bool { return strings.HasSuffix(p.Name, "metrics") })
 	if i < 0 {
@@ -63,8 +63,8 @@ func checkContainer(t *testing.T, objects []runtime.Object, pod *corev1.PodSpec,
 	return corefile
 }
 
-// checkListener checks that a plugin of the Corefile listens at port of all addresses: neither the kubelet nor Prometheus
-// is in the pod.
+// checkListener checks that a plugin of the Corefile listens at port of all addresses, because the kubelet and Prometheus are
+// not in the pod.
 func checkListener(t *testing.T, corefile, plugin string, port corev1.ContainerPort) {
 	t.Helper()
 	m := regexp.MustCompile(`(?m)^    ` + plugin + `( \S+)?(?: \{)?$`).FindStringSubmatch(corefile)
@@ -83,7 +83,7 @@ func checkListener(t *testing.T, corefile, plugin string, port corev1.ContainerP
 	}
 }
 
-// checkMounts checks what is mounted in a container that runs alias, and returns its Corefile.
+// checkMounts checks the mounts of a container that runs alias, and returns its Corefile.
 func checkMounts(t *testing.T, objects []runtime.Object, pod *corev1.PodSpec, c *corev1.Container) string {
 	t.Helper()
 	if len(c.Args) != 2 || c.Args[0] != "-conf" {
@@ -98,13 +98,13 @@ func checkMounts(t *testing.T, objects []runtime.Object, pod *corev1.PodSpec, c 
 			t.Fatalf("The pod has no volume %s", mount.Name)
 		}
 		if mount.SubPath != "" || mount.SubPathExpr != "" {
-			t.Errorf("%s is mounted with subPath: no update would arrive", mount.Name)
+			t.Errorf("%s is mounted with subPath: updates would not reach the container", mount.Name)
 		}
 		switch source := pod.Volumes[i].VolumeSource; {
 		case source.ConfigMap != nil && mount.MountPath == configDir && len(source.ConfigMap.Items) == 0:
 			config = find[*corev1.ConfigMap](t, objects, source.ConfigMap.Name).Data
 			if source.ConfigMap.Name != "alias" {
-				t.Errorf("The ConfigMap is %s: with a hash in it, each change would replace the pods", source.ConfigMap.Name)
+				t.Errorf("The ConfigMap is %s: with a hash in its name, each change would replace the pods", source.ConfigMap.Name)
 			}
 		case source.EmptyDir != nil && !mount.ReadOnly:
 			states[mount.MountPath] = true
@@ -121,12 +121,12 @@ func checkMounts(t *testing.T, objects []runtime.Object, pod *corev1.PodSpec, c 
 	}
 	persist := regexp.MustCompile(`(?m)^\s+persist (\S+)$`).FindStringSubmatch(corefile)
 	if persist == nil || !states[path.Dir(persist[1])] {
-		t.Errorf("The file of persist, %v, is in none of %v", persist, states)
+		t.Errorf("The file of persist, %v, is in none of the writable volumes %v", persist, states)
 	}
 	return corefile
 }
 
-// containerPort returns the port of c with this name.
+// containerPort returns the port of c with this name. It fails if there is none.
 func containerPort(t *testing.T, c *corev1.Container, name string) corev1.ContainerPort {
 	t.Helper()
 	i := slices.IndexFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == name })
@@ -136,7 +136,7 @@ func containerPort(t *testing.T, c *corev1.Container, name string) corev1.Contai
 	return c.Ports[i]
 }
 
-// protocol returns p, or what the API server takes where there is none.
+// protocol returns p, or the default of the API server if p is empty.
 func protocol(p corev1.Protocol) corev1.Protocol {
 	if p == "" {
 		return corev1.ProtocolTCP
@@ -144,7 +144,7 @@ func protocol(p corev1.Protocol) corev1.Protocol {
 	return p
 }
 
-// variable returns the value of an environment variable of c, or "".
+// variable returns the value of an environment variable of c, or "" if it is not set.
 func variable(c *corev1.Container, name string) string {
 	i := slices.IndexFunc(c.Env, func(v corev1.EnvVar) bool { return v.Name == name })
 	if i < 0 {

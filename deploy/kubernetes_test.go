@@ -1,4 +1,4 @@
-// Package deploy tests what operators deploy.
+// Package deploy tests the manifests and values that operators deploy, without a cluster.
 package deploy
 
 import (
@@ -28,7 +28,7 @@ const (
 	page          = "../docs/kubernetes.md"
 )
 
-// decode reads an object as kubectl --validate=strict has it read: a field that is not known, or is there twice, is an error.
+// decode reads an object like kubectl --validate=strict: an unknown field, or one that is there twice, is an error.
 func decode(manifest []byte) (runtime.Object, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -43,7 +43,7 @@ func decode(manifest []byte) (runtime.Object, error) {
 	return object, err
 }
 
-// build returns the objects that kustomize makes of a directory, as kubectl apply -k does.
+// build returns the objects that kustomize builds from a directory, like kubectl apply -k.
 func build(dir string) ([]runtime.Object, error) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
@@ -86,7 +86,7 @@ func find[T metav1.Object](t *testing.T, objects []runtime.Object, name string) 
 	return none
 }
 
-// A misspelt field, wherever it is, is found.
+// A misspelt field is an error in each of the files.
 func TestMisspelt(t *testing.T) {
 	for _, test := range []struct{ file, was, becomes, want string }{
 		{"sidecar/kustomization.yaml", "generatorOptions:", "generatorOption:", `unknown field "generatorOption"`},
@@ -120,12 +120,12 @@ func TestMisspelt(t *testing.T) {
 	}
 }
 
-// What the page tells to render renders, and the files that it names are there.
+// The directories that the page renders can be rendered, the files that it names exist, and its PodMonitor selects the sidecar.
 func TestPage(t *testing.T) {
 	text := read(t, page)
 	rendered := regexp.MustCompile(`(?m)^kubectl (?:-n \S+ )?(?:kustomize|apply -k) (\S+)$`).FindAllStringSubmatch(text, -1)
 	if len(rendered) < 4 {
-		t.Errorf("Found %d commands that render", len(rendered))
+		t.Errorf("Found %d commands that render a directory", len(rendered))
 	}
 	for _, command := range rendered {
 		mustBuild(t, "../"+command[1])
@@ -149,7 +149,7 @@ func TestPage(t *testing.T) {
 	containerPort(t, &pod.Spec.InitContainers[0], *spec.PodMetricsEndpoints[0].Port)
 }
 
-// fenced returns the YAML of the page that contains text.
+// fenced returns the YAML block of the page that contains text.
 func fenced(t *testing.T, text string) string {
 	t.Helper()
 	for _, m := range regexp.MustCompile(`(?ms)^~~~ yaml\n(.*?)^~~~$`).FindAllStringSubmatch(read(t, page), -1) {
@@ -161,7 +161,7 @@ func fenced(t *testing.T, text string) string {
 	return ""
 }
 
-// replaced returns text with the first was replaced, which has to be there.
+// replaced returns text with the first was replaced. It fails if there is none.
 func replaced(t *testing.T, text, was, becomes string) string {
 	t.Helper()
 	if !strings.Contains(text, was) {

@@ -16,13 +16,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// The sidecar is what the pod resolves with, and is ready before the application starts.
+// The pod resolves names with the sidecar, which is ready before the application starts.
 func TestSidecar(t *testing.T) {
 	objects := mustBuild(t, sidecar)
 	checkSidecar(t, objects, "default", find[*appsv1.Deployment](t, objects, "application").Spec.Template.Spec)
 }
 
-// The component does the same for an operator's own workload, in the way that the page says.
+// The component adds the same sidecar to an operator's own workload, as the page shows it.
 func TestSidecarOfOwnWorkload(t *testing.T) {
 	component, err := filepath.Abs(sidecar + "/component")
 	if err != nil {
@@ -57,23 +57,23 @@ spec:
 	pod := find[*appsv1.StatefulSet](t, objects, "checkout").Spec.Template.Spec
 	checkSidecar(t, objects, "shop", pod)
 	if len(pod.InitContainers) != 2 || pod.InitContainers[1].Name != "migrate" || len(pod.Containers) != 1 {
-		t.Errorf("The containers of the workload's own are not what they were: %v, %v", pod.InitContainers, pod.Containers)
+		t.Errorf("The workload's own containers have changed: %v, %v", pod.InitContainers, pod.Containers)
 	}
 	if got, want := variable(&pod.InitContainers[0], "CLUSTER_DNS"), "10.43.0.10"; got != want {
 		t.Errorf("Cluster DNS is at %q, want %q", got, want)
 	}
 }
 
-// checkSidecar checks a pod in this namespace that has the sidecar.
+// checkSidecar checks a pod with the sidecar, which is in this namespace.
 func checkSidecar(t *testing.T, objects []runtime.Object, namespace string, pod corev1.PodSpec) {
 	t.Helper()
-	c := &pod.InitContainers[0] // the first: what comes after it is to resolve names too
+	c := &pod.InitContainers[0] // the first one, so that the others can resolve names too
 	if c.Name != "alias" || c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
 		t.Errorf("The first init container is %s, with restartPolicy %v", c.Name, c.RestartPolicy)
 	}
 	corefile := checkContainer(t, objects, &pod, c)
 	if c.StartupProbe.HTTPGet.Path != "/ready" {
-		t.Error("The application does not wait until the sidecar is ready")
+		t.Error("The application does not wait for the sidecar to be ready")
 	}
 
 	ndots := "5"
@@ -84,13 +84,13 @@ func checkSidecar(t *testing.T, objects []runtime.Object, namespace string, pod 
 		Options:     []corev1.PodDNSConfigOption{{Name: "ndots", Value: &ndots}},
 	}
 	if diff := cmp.Diff(want, pod.DNSConfig); diff != "" || pod.DNSPolicy != corev1.DNSNone {
-		t.Errorf("dnsPolicy is %s, dnsConfig is not what it should be:\n%s", pod.DNSPolicy, diff)
+		t.Errorf("dnsPolicy is %s; dnsConfig, -want +got:\n%s", pod.DNSPolicy, diff)
 	}
 	if heads := regexp.MustCompile(`(?m)^[^#\s].*\{$`).FindAllString(corefile, -1); !slices.Equal(heads, []string{".:53 {"}) {
-		t.Errorf("The server blocks are %v, want one at the port that resolv.conf means", heads)
+		t.Errorf("The server blocks are %v, want one at port 53, which resolvers use", heads)
 	}
 	if !strings.Contains(corefile, "\n    bind 127.0.0.1\n") {
-		t.Error("DNS is not at the address of the resolver alone")
+		t.Error("The server does not listen at 127.0.0.1 alone")
 	}
 	if _, err := netip.ParseAddr(variable(c, "CLUSTER_DNS")); err != nil {
 		t.Errorf("CLUSTER_DNS: %v", err)
@@ -111,7 +111,7 @@ func checkSidecar(t *testing.T, objects []runtime.Object, namespace string, pod 
 
 	sysctl := corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}
 	if want := (&corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{sysctl}}); !reflect.DeepEqual(want, pod.SecurityContext) {
-		t.Errorf("The sidecar asks this of the whole pod: %v", pod.SecurityContext)
+		t.Errorf("The securityContext of the pod is %v, want %v", pod.SecurityContext, want)
 	}
 	taken := make(map[string]string)
 	for _, other := range slices.Concat(pod.InitContainers, pod.Containers) {
