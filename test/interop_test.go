@@ -136,8 +136,8 @@ func nsupdate(t *testing.T, server *process, update string) {
 	}
 }
 
-// A validating resolver takes the answers that dnssec signs for secure. After a negative answer, aggressive use of NSEC (RFC
-// 8198) denies no name or type that exists.
+// A validating resolver accepts the answers that dnssec signs as secure. After a negative answer, its aggressive use of NSEC
+// (RFC 8198) denies no name or type that exists.
 func TestSigned(t *testing.T) {
 	t.Parallel()
 	need(t, "unbound")
