@@ -360,7 +360,7 @@ func mounted(t *testing.T, port, dir, command string) *process {
 	t.Helper()
 	unshare := need(t, "unshare")
 	if err := exec.Command(unshare, "-m", "true").Run(); err != nil {
-		t.Skipf("no mount namespaces: %v", err)
+		lack(t, "no mount namespaces: %v", err)
 	}
 	return launch(t, local(port), dir, nil, unshare, "-m", "sh", "-e", "-c", command+"\nexec \"$@\"", "sh", coredns, "-conf", "Corefile")
 }
