@@ -10,30 +10,31 @@ import (
 	"github.com/miekg/dns"
 )
 
-// MaxLinks is how many CNAME records and aliases a chain may have.
+// MaxLinks is how many links, CNAME records and aliases, a chain has at most.
 const MaxLinks = 16
 
-// Chain is the way from a target to its addresses, along CNAME records and, inside the server's own zones, aliases. It
-// belongs to one goroutine.
+// Chain is the chain of names from a target to its addresses. Its links are CNAME records and, inside the server's own
+// zones, aliases. A Chain is not safe for concurrent use.
 type Chain struct {
 	names []string // the target, and each name that a link led to
-	ttl   uint32   // the smallest TTL on the way, in seconds
+	ttl   uint32   // the smallest TTL of the records so far, in seconds
 }
 
-// NewChain returns a chain of no links that begins at target, a canonical name.
+// NewChain returns a chain without links that begins at target, a name as Canonical returns it.
 func NewChain(target string) *Chain { return &Chain{names: []string{target}, ttl: math.MaxInt32} }
 
-// End returns the last name of the chain.
+// End returns the last name of the chain, which is the target while there are no links.
 func (c *Chain) End() string { return c.names[len(c.names)-1] }
 
 // Links returns the number of links.
 func (c *Chain) Links() uint8 { return uint8(len(c.names) - 1) } // #nosec G115 -- at most MaxLinks
 
-// TTL returns the smallest TTL of the records on the way, in seconds, and math.MaxInt32 when there were none.
+// TTL returns the smallest TTL, in seconds, of the records that Follow has used: the CNAME records, and the addresses. It
+// is math.MaxInt32 when there were none.
 func (c *Chain) TTL() uint32 { return c.ttl }
 
-// Extend adds a link to target, a canonical name. The error is a *Failure: target is in the chain already, or the chain
-// is full.
+// Extend adds a link to target, a name as Canonical returns it. The error is a *Failure with the outcome "loop": target is
+// in the chain already, or the chain has MaxLinks links. The chain is unchanged then.
 func (c *Chain) Extend(target string) error {
 	switch {
 	case slices.Contains(c.names, target):
@@ -49,7 +50,10 @@ func (c *Chain) Extend(target string) error {
 func TooLong() *Failure { return Unusable("loop", fmt.Errorf("more than %d links", MaxLinks)) }
 
 // Follow extends the chain with the CNAME records of answer, which may be in any order, and returns the addresses of
-// its end: each once, at most MaxAddrs, one after the other, and none when answer has none. The error is a *Failure.
+// its end, of type qtype (A or AAAA): each once, at most MaxAddrs, and nil when answer has none. Records of other names,
+// types and classes do not count. The addresses belong to the caller.
+//
+// The error is a *Failure, with the outcome "loop" (see Extend), or "malformed" when a record has no address in it.
 func (c *Chain) Follow(answer []dns.RR, qtype uint16) ([]byte, error) {
 	for {
 		addrs, err := c.addresses(answer, qtype)
@@ -95,7 +99,7 @@ func (c *Chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
 	return slices.Clip(addrs), nil
 }
 
-// hasAddr reports whether ip is one of addrs. There are few: a search is less work than a set.
+// hasAddr reports whether ip is one of addrs. A search is less work than a set: there are few addresses.
 func hasAddr(addrs, ip []byte) bool {
 	for addr := range slices.Chunk(addrs, len(ip)) {
 		if bytes.Equal(addr, ip) {

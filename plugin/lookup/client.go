@@ -7,11 +7,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Client is the client of the queries that the plugin itself asks, of the backend or of an upstream. CoreDNS's packages
-// want one, to see how much they may send back. It takes no response: the writers around it do. The zero value seems to
-// be on TCP, and takes responses of any size.
+// Client stands for the client of queries that the plugin itself sends, to the backend or to an upstream. CoreDNS's
+// packages need a dns.ResponseWriter to see how large a response may be. Client accepts no response: a writer around it
+// does that. The zero value stands for a client on TCP, which accepts responses of any size.
 type Client struct {
-	UDP bool // it seems to be on UDP
+	UDP bool // the client is on UDP
 }
 
 var (
@@ -20,7 +20,7 @@ var (
 	errNoClient = errors.New("no client")
 	loopback    = net.IPv4(127, 0, 0, 1)
 
-	// They are made once: an interface made of a pointer costs no allocation.
+	// These are interfaces from the start, so that LocalAddr and RemoteAddr allocate nothing.
 	localAddr, tcpClient, udpClient net.Addr = &net.TCPAddr{IP: loopback, Port: 53}, &net.TCPAddr{IP: loopback}, &net.UDPAddr{IP: loopback}
 )
 

@@ -1,9 +1,12 @@
-// Package lookup has the words that all parts of alias share: the question that is looked up, the outcome or failure
-// that a lookup ends in, and the chain of names from a target to its addresses. Beside them stands what is needed to
-// read the sections of a response.
+// Package lookup has the types that all packages of alias share: the question that is looked up, the outcome or failure
+// that a lookup ends in, and the chain of names from a target to its addresses. It also has the functions that read the
+// sections of a response.
 //
-// It is the ground floor. It must not know who asks, through what, or what is kept of an answer: it imports no other
-// package of alias, opens no socket, and has no state.
+// It must not know who asks, how a question is looked up, or what is cached: it imports no other package of alias, opens
+// no socket, and has no state. Its functions are safe for concurrent use, and none changes what it is given.
+//
+// Where names are compared, upper and lower case are the same (RFC 4343). Addresses are octets in network order, one
+// address after the other: 4 octets each for type A, 16 for type AAAA.
 package lookup
 
 import (
@@ -13,41 +16,41 @@ import (
 )
 
 const (
-	// MaxAddrs is how many addresses of a target are used. With all that fit into a response there would be no room for a
+	// MaxAddrs is how many addresses of a target are used. A response that is full of addresses would have no room for a
 	// longer owner name, or for EDNS.
 	MaxAddrs = 512
 
-	// NoLimit is the TTL, in seconds, of an alias that states none.
+	// NoLimit is the TTL, in seconds, of an alias that states none: it caps nothing.
 	NoLimit = 1<<32 - 1
 )
 
 // Question is what is looked up, and the key of its cache entry. It is comparable.
 type Question struct {
-	Name string // lower case, fully qualified, in the one spelling that Canonical gives
+	Name string // as Canonical returns it
 	Type uint16 // A or AAAA, where addresses are looked up
 }
 
 // String returns the name and the type, for messages.
-func (q Question) String() string { return q.Name + " " + dns.TypeToString[q.Type] }
+func (q Question) String() string { return q.Name + " " + dns.Type(q.Type).String() }
 
-// Outcome is what a lookup ended in, unless it failed. Addrs is shared, and must not be changed.
+// Outcome is the answer that a lookup ended in. Addrs is shared between goroutines, and must not be changed.
 type Outcome struct {
-	Addrs []byte // the addresses one after the other, 4 or 16 octets each; empty: the target has none (NODATA)
+	Addrs []byte // the addresses; empty when the target has none (NODATA) or does not exist (NXDOMAIN)
 	TTL   uint32 // in seconds, as received: of the chain, or of the negative answer
 	Links uint8  // the number of CNAME records that led to the addresses, at most MaxLinks
 }
 
-// Failure is the error of a lookup that ended without a usable answer. It is not changed once it is made.
+// Failure is the error of a lookup that ended without a usable answer. It is immutable.
 type Failure struct {
-	Outcome string // one of a closed set of words, for metrics and messages
+	Outcome string // one of a closed set, for metrics and messages
 	EDE     uint16 // the info code of the Extended DNS Error (RFC 8914) that clients get
-	Detail  error  // may be nil
+	Detail  error  // for messages; may be nil
 }
 
-// Outcomes that callers tell apart.
+// The outcomes of failures that callers distinguish.
 const (
-	Timeout  = "timeout"  // there was no response in time
-	Canceled = "canceled" // the end of the server cut the lookup short, which says nothing about the target
+	Timeout  = "timeout"  // no response came in time
+	Canceled = "canceled" // the server stopped during the lookup, which says nothing about the target
 )
 
 // Error implements error.
@@ -61,12 +64,13 @@ func (f *Failure) Error() string {
 // Unwrap returns the detail.
 func (f *Failure) Unwrap() error { return f.Detail }
 
-// NetworkFailure returns the failure of a lookup that got no response. detail may be nil.
+// NetworkFailure returns the failure of a lookup that got no response. Its EDE is Network Error (23); detail may be nil.
 func NetworkFailure(outcome string, detail error) *Failure {
 	return &Failure{outcome, dns.ExtendedErrorCodeNetworkError, detail}
 }
 
-// Unusable returns the failure of a lookup whose response cannot be used. detail may be nil.
+// Unusable returns the failure of a lookup whose response cannot be used. Its EDE is No Reachable Authority (22); detail
+// may be nil.
 func Unusable(outcome string, detail error) *Failure {
 	return &Failure{outcome, dns.ExtendedErrorCodeNoReachableAuthority, detail}
 }

@@ -13,10 +13,11 @@ import (
 // the wire (RFC 1035, section 2.3.4).
 const MaxName = 254
 
-// Canonical returns name in lower case and in one spelling, whatever is escaped in it: the file plugin hands out CNAME
-// targets as they are written in the zone file.
+// Canonical returns name, which is fully qualified, in lower case and in the spelling that names in a message have: what
+// need not be escaped is not, and all else is. The file plugin hands out CNAME targets as they are written in the zone
+// file. What is no name at all keeps its spelling.
 func Canonical(name string) string {
-	if strings.Contains(name, `\`) {
+	if strings.ContainsFunc(name, mayBeEscaped) {
 		buf := make([]byte, MaxName+1)
 		if n, err := dns.PackDomainName(name, buf, 0, nil, false); err == nil {
 			name, _, _ = dns.UnpackDomainName(buf[:n], 0)
@@ -25,7 +26,12 @@ func Canonical(name string) string {
 	return strings.ToLower(name)
 }
 
-// SOAFor returns the first SOA record in rrs of a zone that name is in, or nil. The record belongs to rrs.
+// mayBeEscaped reports whether r has several spellings in a name: escaped and not, or in several ways. Bytes outside of
+// ASCII are in no name of a message, but may be in one of a zone file.
+func mayBeEscaped(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"'();@\`, r) }
+
+// SOAFor returns the first SOA record in rrs of a zone that name is in, or nil. The record belongs to rrs. SOAFor
+// allocates nothing.
 func SOAFor(rrs []dns.RR, name string) *dns.SOA {
 	for _, rr := range rrs {
 		if soa, ok := rr.(*dns.SOA); ok && encloses(soa.Hdr.Name, name) {
@@ -45,7 +51,7 @@ func encloses(zone, name string) bool {
 	return zone == "."
 }
 
-// CNAMEOf returns the CNAME record of name in rrs, or nil. The record belongs to rrs.
+// CNAMEOf returns the first CNAME record of name in rrs, or nil. The record belongs to rrs.
 func CNAMEOf(rrs []dns.RR, name string) *dns.CNAME {
 	for _, rr := range rrs {
 		if cname, ok := rr.(*dns.CNAME); ok && cname.Hdr.Class == dns.ClassINET && strings.EqualFold(cname.Hdr.Name, name) {
@@ -60,8 +66,8 @@ func HasType(rrs []dns.RR, rrtype uint16) bool {
 	return slices.ContainsFunc(rrs, func(rr dns.RR) bool { return rr.Header().Rrtype == rrtype })
 }
 
-// IsNodata reports whether m says with authority that the name exists, and has no records of the type asked for
-// (RFC 2308, section 2.2).
+// IsNodata reports whether m is an authoritative NODATA response: the name exists, and has no records of the type that
+// was asked for (RFC 2308, section 2.2). A referral is none.
 func IsNodata(m *dns.Msg) bool {
 	return m.Authoritative && m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0 && !HasType(m.Ns, dns.TypeNS)
 }
@@ -74,7 +80,7 @@ func TTLOf(rr dns.RR) uint32 {
 	return 0
 }
 
-// WithSerial returns a copy of soa with another serial number.
+// WithSerial returns a copy of soa with another serial number. soa is not changed.
 func WithSerial(soa *dns.SOA, serial uint32) *dns.SOA {
 	c := *soa
 	c.Serial = serial
@@ -84,7 +90,7 @@ func WithSerial(soa *dns.SOA, serial uint32) *dns.SOA {
 // IsAddress reports whether qtype is A or AAAA.
 func IsAddress(qtype uint16) bool { return qtype == dns.TypeA || qtype == dns.TypeAAAA }
 
-// AddrLen returns the length in octets of an address of type A or AAAA.
+// AddrLen returns the length in octets of an address of type A or AAAA; qtype must be one of them.
 func AddrLen(qtype uint16) int {
 	if qtype == dns.TypeA {
 		return 4
@@ -92,8 +98,7 @@ func AddrLen(qtype uint16) int {
 	return 16
 }
 
-// SameAddrs reports whether a and b, addresses of qtype one after the other, are the same set. Neither may have an
-// address twice.
+// SameAddrs reports whether a and b, addresses of type qtype, are the same set. Neither may have an address twice.
 func SameAddrs(a, b []byte, qtype uint16) bool {
 	size := AddrLen(qtype)
 	return len(a) == len(b) && (bytes.Equal(a, b) || bytes.Equal(sorted(a, size), sorted(b, size)))
@@ -104,9 +109,9 @@ func sorted(addrs []byte, size int) []byte {
 	return slices.Concat(chunks...)
 }
 
-// AddressRecords returns the A or AAAA records that q.Name has with addrs, the addresses of q.Type one after the other,
-// and a TTL in seconds. The records take one piece of memory and belong to the caller; their addresses are parts of
-// addrs, clipped, and must not be changed.
+// AddressRecords returns the records of q.Name with addrs, addresses of q.Type (A or AAAA), and a TTL in seconds. The
+// records belong to the caller. Their addresses are parts of addrs, and must not be changed; they are clipped, so that
+// the caller may append to them. The records share one allocation.
 func AddressRecords(q Question, ttl uint32, addrs []byte) []dns.RR {
 	if len(addrs) == 0 {
 		return nil
