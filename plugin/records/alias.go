@@ -6,24 +6,24 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Alias says that a name has the addresses of its target, wherever that is stated: in the Corefile, in a zone, or by a
-// label. But for the cached pointers it is not changed, and it is safe for concurrent use.
+// Alias says that an owner has the addresses of a target. It may be stated in the Corefile, in zone data, or by a metadata
+// label. Its fields must not be changed, and it must not be copied; it is safe for concurrent use.
 type Alias struct {
 	Target string // lower case, fully qualified
-	Zone   string // of Zones, that the owner is in
-	TTL    uint32 // caps the TTL of the answer, in seconds
-	Inside bool   // Target is in Zones, but not in the root zone
+	Zone   string // the closest of Zones that encloses the owner
+	TTL    uint32 // caps the TTL of the answer, in seconds; lookup.NoLimit: no cap
+	Inside bool   // Target is in one of Zones other than the root zone
 
 	cached [2]answers.Ref // to the answers of Target, by type
 }
 
-// NewAlias returns the alias of owner, a name in one of the zones, with that target. ttl, in seconds, caps the TTL of
-// the answer.
+// NewAlias returns the alias of owner with that target, both lower case and fully qualified. owner is in one of the
+// zones. ttl, in seconds, caps the TTL of the answer.
 func (z Zones) NewAlias(owner, target string, ttl uint32) *Alias {
 	return &Alias{Target: target, Zone: z.Match(owner), TTL: ttl, Inside: z.Inside(target)}
 }
 
-// Cached returns the cached pointer to the answer of type A or AAAA.
+// Cached returns the alias's cached pointer to the answer of type qtype, A or AAAA. It is the same on each call.
 func (a *Alias) Cached(qtype uint16) *answers.Ref {
 	if qtype == dns.TypeA {
 		return &a.cached[0]

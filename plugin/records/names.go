@@ -11,9 +11,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ParseOwner returns the fully qualified name, in lower case, that arg stands for as the owner of a record: @, a name
-// relative to the zone when there is just one, or a name that ends in one of the zones, with or without the final dot.
-// origins are the zones as they are written. The error, for an operator, says what is wrong with arg.
+// ParseOwner returns the fully qualified name, in lower case, that arg stands for as the owner of a record. It is in one
+// of the zones. arg is a name that ends in one of the zones, with or without the final dot, or, where there is just one
+// zone, a name relative to it; @ is the zone itself. A leading label * makes a wildcard. origins are the same zones in
+// the order of the Corefile. The error is for the operator, and says what is wrong with arg.
 func (z Zones) ParseOwner(arg string, origins []string) (string, error) {
 	name := strings.ToLower(arg)
 	if name == "" {
@@ -47,8 +48,8 @@ func checkOwner(name string) error {
 	return CheckHostName(labels)
 }
 
-// ParseTarget returns the fully qualified name, in lower case, that arg stands for as a target: a host name in full,
-// with or without the final dot. The error, for an operator, says what is wrong with arg.
+// ParseTarget returns the fully qualified name, in lower case, that arg stands for as a target. arg is a host name in
+// full, with or without the final dot, and no address. The error is for the operator, and says what is wrong with arg.
 func ParseTarget(arg string) (string, error) {
 	if _, err := netip.ParseAddr(strings.TrimSuffix(arg, ".")); err == nil {
 		return "", fmt.Errorf("'%s' is an address and no host name: give the owner an A or AAAA record instead", arg)
@@ -60,8 +61,9 @@ func ParseTarget(arg string) (string, error) {
 	return name, CheckHostName(name)
 }
 
-// CheckHostName returns an error unless name is a host name (RFC 1123, section 2.1) that is short enough. It allows the
-// underscore, which names in use have.
+// CheckHostName returns an error unless name is a host name (RFC 1123, section 2.1) with labels of at most 63 octets and
+// at most lookup.MaxName characters (RFC 1035, section 2.3.4). name may end in a dot. The underscore is allowed, because
+// names of hosts in use have it; the root is no host name. The error is for the operator.
 func CheckHostName(name string) error {
 	if len(name) > lookup.MaxName {
 		return fmt.Errorf("'%s' is too long for a name", name)

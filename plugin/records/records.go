@@ -1,8 +1,11 @@
 // Package records has the zones that the plugin applies to, the aliases that the Corefile states in them, by name and
 // as wildcards, and the rules for the names of owners and targets. A million aliases take little memory.
 //
-// It must not know the Corefile's syntax, and what is cached or looked up: an Alias has room for cached pointers, which
-// it does not use.
+// It must not know the Corefile's syntax, nor what is cached or looked up: an Alias has cached pointers for the cache, and
+// does not use them itself.
+//
+// Zones are collected first, and then given to New. Add adds the records, Seal ends that, and from then on Find finds
+// them.
 package records
 
 import (
@@ -15,40 +18,41 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Record is what a name has in the Corefile: an alias of its own or of the closest wildcard, or none (nil).
+// Record is the alias that a name has in the Corefile: its own, or that of the closest wildcard.
 type Record struct {
-	*Alias
-	Wildcard bool
+	*Alias        // nil: none
+	Wildcard bool // the alias is that of a wildcard
 }
 
 // Records has the aliases of the Corefile by name. One goroutine adds them; once it is sealed, it is not changed and
-// safe for concurrent use. There may be millions, so what there is for each stands in one place, without pointers, which
-// the garbage collector would follow over and over again.
+// safe for concurrent use. There may be millions of names: all stand in one slice, without pointers that the garbage
+// collector would have to follow.
 type Records struct {
 	zones     Zones
 	aliases   []Alias // each once, when it is sealed: many names may have the same
 	count     int     // of records
 	wildcards bool    // some are wildcards
 
-	// nodes has every name that exists because of a record: its owner, and the empty non-terminals between the owner
+	// nodes has every name that exists: the zones, the owners of records, and the empty non-terminals between an owner
 	// and its zone, which have no alias (RFC 4592, section 2.2.2). See node.
 	nodes []byte
 	size  int // how many there are
 	table []bucket
 	seed  maphash.Seed
 
-	stated  []statement          // what aliases are made of; until it is sealed, as indices
-	indices map[statement]uint32 // of stated
+	// Until Records is sealed: what the aliases are made of, and one more than the index of each in stated.
+	stated  []statement
+	indices map[statement]uint32
 }
 
-// statement is what the Corefile says of an alias.
+// statement is what the Corefile states of an alias.
 type statement struct {
 	target, zone string
 	ttl          uint32
 }
 
-// node is where a name is in nodes. There is the alias of the name itself, that of the wildcard below it (uint32 each: one more
-// than the index, or 0 for none), the length of the name (uint16), and the name.
+// node is the offset of a name in nodes. At the offset are the alias of the name itself and that of the wildcard below it
+// (uint32 each: one more than the index, or 0 for none), the length of the name (uint16), and the name.
 type node uint32
 
 const (
@@ -57,13 +61,13 @@ const (
 	nameOffset     = 10
 )
 
-// bucket is a place of the hash table by which nodes are found. What collides is in the buckets that follow.
+// bucket is a place of the hash table by which nodes are found. Names that collide are in the buckets that follow.
 type bucket struct {
 	hash uint32 // the lower half of it
-	node node   // or 0 when it is free: what is at the beginning of nodes is none
+	node node   // 0: the bucket is free; no node is at offset 0
 }
 
-// New returns Records for those zones, which may not change any more.
+// New returns Records without records for those zones, which must not be changed any more.
 func New(zones Zones) *Records {
 	rs := &Records{
 		zones: zones, nodes: make([]byte, 1), table: make([]bucket, 8), seed: maphash.MakeSeed(),
@@ -75,9 +79,9 @@ func New(zones Zones) *Records {
 	return rs
 }
 
-// Add makes owner an alias of target, and reports whether owner had no record yet. Both are lower case and fully
-// qualified, and owner is in one of the zones; a leading label * makes a wildcard, unless owner is the name of the zone.
-// ttl is in seconds. Records must not be sealed.
+// Add makes owner an alias of target, unless owner has a record already, and reports whether it did. Both are lower case
+// and fully qualified, and owner is in one of the zones. A leading label * makes a wildcard, unless owner is the name of
+// the zone. ttl, in seconds, caps the TTL of the answer. Records must not be sealed.
 func (rs *Records) Add(owner, target string, ttl uint32) bool {
 	zone := rs.zones.Match(owner)
 	name, wildcard := cutWildcard(owner, zone)
@@ -112,8 +116,8 @@ func cutWildcard(owner, zone string) (name string, wildcard bool) {
 	return name, wildcard
 }
 
-// Seal makes the aliases, and drops what Add alone needs. It puts the targets into one piece of memory: where they were
-// was up to the parser of the Corefile.
+// Seal makes the aliases, and drops what only Add needs. It is called once. It copies the targets into one string: as the
+// parser of the Corefile returned them, they may be parts of larger ones.
 func (rs *Records) Seal() {
 	var targets strings.Builder
 	for _, s := range rs.stated {
@@ -203,8 +207,8 @@ func (rs *Records) record(n node, wildcard bool) Record {
 	return Record{}
 }
 
-// All yields the owners and their records, in the order of the Corefile but for those that were empty non-terminals
-// first. Records must be sealed.
+// All yields the owners and their records, each once, in no particular order; the owner of a wildcard has its label *.
+// Records must be sealed.
 func (rs *Records) All() iter.Seq2[string, Record] {
 	return func(yield func(string, Record) bool) {
 		for n := node(1); int(n) < len(rs.nodes); n += nameOffset + node(len(rs.name(n))) {
@@ -230,9 +234,9 @@ func (rs *Records) Aliases() iter.Seq[*Alias] {
 	}
 }
 
-// Find returns the record that name has, by itself or from the closest wildcard, and whether the records make
-// name exist at all. A wildcard does not reach below a name that exists (RFC 4592, section 3.3.1). name is lower case
-// and fully qualified; Records must be sealed. Find allocates nothing.
+// Find returns the record that name has, its own or that of the closest wildcard, and whether name exists: because it has
+// a record, because a name below it has one, or because it is a zone. A wildcard does not reach below a name that exists
+// (RFC 4592, section 3.3.1). name is lower case and fully qualified; Records must be sealed. Find allocates nothing.
 func (rs *Records) Find(name string) (r Record, exists bool) {
 	if n := rs.lookup(name); n != 0 {
 		return rs.record(n, false), true

@@ -2,11 +2,12 @@ package records
 
 import "github.com/miekg/dns"
 
-// Zones is the set of zones that the plugin applies to, lower case and fully qualified. It is not changed once it is in
-// use, and then safe for concurrent use.
+// Zones is the set of zones that the plugin applies to, lower case and fully qualified. Once it is in use it must not be
+// changed, and is safe for concurrent use.
 type Zones map[string]struct{}
 
-// Match returns the closest zone that encloses name, which is lower case, or "".
+// Match returns the closest zone that encloses name, or "". name is lower case and fully qualified; a zone encloses its
+// own name. Match allocates nothing.
 func (z Zones) Match(name string) string { return Closest(z, name) }
 
 // Inside reports whether name is in one of the zones. The root zone does not count: all names are in it.
@@ -15,7 +16,7 @@ func (z Zones) Inside(name string) bool {
 	return zone != "" && zone != "."
 }
 
-// Closest returns the closest key of zones that encloses name, or "".
+// Closest is Match for a map whose keys are zones.
 func Closest[V any](zones map[string]V, name string) string {
 	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
 		if _, ok := zones[name[off:]]; ok {
