@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -14,21 +15,25 @@ import (
 // MaxUpstreams is how many upstreams there may be, as in the forward plugin.
 const MaxUpstreams = 15
 
-// Address is where an upstream is, and how to speak to it.
+// Address is where an upstream is, and how to ask it. It is comparable.
 type Address struct {
-	Protocol   string // dns, tls, https or quic
-	HostPort   string
-	ServerName string // of its certificate; "": the one that all have
+	Protocol   string // dns (UDP, and TCP where need be), tls, https or quic
+	HostPort   string // an IP address and a port
+	ServerName string // of its certificate, for the encrypted protocols; "": the name in Config.TLS
 }
 
-// ParseAddresses returns the addresses that the arguments of a property stand for, each once: addresses with an optional
-// scheme, server name and port, [scheme://]address[%servername][:port], or files as /etc/resolv.conf. There are 1 to
-// MaxUpstreams. The error, for an operator, says what is wrong with which argument.
+// ParseAddresses returns the addresses that the arguments of a property stand for, in their order and each once. An
+// argument is an IP address with an optional scheme, server name and port, [scheme://]address[%servername][:port], or a
+// file as /etc/resolv.conf, which is read. There are 1 to MaxUpstreams. The error is for the operator, and says which
+// argument is wrong and why.
 func ParseAddresses(args []string) ([]Address, error) {
 	var all []Address
 	for _, arg := range args {
 		addrs, err := parse.HostPortOrFile(arg)
-		if err != nil {
+		switch {
+		case errors.Is(err, parse.ErrNoNameservers):
+			return nil, fmt.Errorf("no name server in '%s'", arg)
+		case err != nil:
 			return nil, err
 		}
 		for _, addr := range addrs {
@@ -43,7 +48,7 @@ func ParseAddresses(args []string) ([]Address, error) {
 	}
 	switch {
 	case len(all) == 0:
-		return nil, fmt.Errorf("no name server in '%s'", strings.Join(args, " "))
+		return nil, errors.New("no upstream")
 	case len(all) > MaxUpstreams:
 		return nil, fmt.Errorf("'%s' are %d upstreams, at most %d are allowed", strings.Join(args, " "), len(all), MaxUpstreams)
 	}
@@ -73,8 +78,8 @@ func parseAddress(to string) (Address, error) {
 	}
 }
 
-// Identity returns a text that is the same for the same set of upstreams, in any order. serverName is the name in the
-// certificates of those that have none of their own.
+// Identity returns a text that is the same for the same set of upstreams, in any order, and another for any other set:
+// two server blocks with the same upstreams may share answers. serverName is the ServerName of Config.TLS.
 func Identity(addrs []Address, serverName string) string {
 	var names []string
 	for _, a := range addrs {

@@ -30,7 +30,7 @@ const (
 	// idleExpire is how long an unused connection to an upstream is kept.
 	idleExpire = 10 * time.Second
 
-	// udpSize is the EDNS buffer size of queries in octets: what gets through without fragments.
+	// udpSize is the EDNS buffer size of queries in octets: a response of that size is not fragmented.
 	udpSize = 1232
 )
 
@@ -39,7 +39,7 @@ type upstream struct {
 	proxy     *proxy.Proxy
 	protocol  string
 	client    *http.Client   // of DNS over HTTPS, otherwise nil
-	exchanges sync.WaitGroup // those in flight that nobody may wait for any more
+	exchanges sync.WaitGroup // in flight; their attempts may have ended, at the deadline
 	report    Reporter
 }
 
@@ -50,14 +50,17 @@ func newUpstream(a Address, tlsConfig *tls.Config, timeout time.Duration, report
 		protocol: a.Protocol,
 		report:   report,
 	}
-	switch a.Protocol {
-	case transport.HTTPS:
+	if a.Protocol != transport.DNS {
+		up.proxy.SetTLSConfig(tlsConfig)
+	}
+	if a.Protocol == transport.HTTPS {
 		up.client = &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: timeout}
+		up.client.Transport.(*http.Transport).TLSClientConfig = tlsConfig
 		up.proxy.SetHTTPClient(up.client)
 		up.proxy.SetDOHHost(tlsConfig.ServerName)
-		fallthrough
-	case transport.TLS, transport.QUIC:
-		up.proxy.SetTLSConfig(tlsConfig)
+		// Health checks have a client of their own. Each changes its configuration at its first request, so they cannot
+		// share one.
+		up.proxy.GetHealthchecker().SetTLSConfig(tlsConfig.Clone())
 	}
 	up.proxy.SetExpire(idleExpire)
 	up.proxy.SetReadTimeout(timeout)
@@ -86,8 +89,8 @@ func (up *upstream) stop() {
 func (up *upstream) down() bool { return up.proxy.Down(maxFails) }
 
 // ask sends one query and returns the response, which answers exactly this query and whose code is NOERROR or
-// NXDOMAIN. Any other end is a *lookup.Failure. It returns at the deadline of the attempt, of which the query may be the
-// first.
+// NXDOMAIN. Any other result is a *lookup.Failure. ask returns at the deadline of the attempt; first says that the query is
+// the first of the attempt.
 func (up *upstream) ask(ctx context.Context, deadline time.Time, q lookup.Question, first bool) (*dns.Msg, error) {
 	m, err := up.roundTrip(ctx, deadline, q, first)
 	if err != nil {
@@ -105,7 +108,7 @@ func (up *upstream) ask(ctx context.Context, deadline time.Time, q lookup.Questi
 
 // roundTrip exchanges one query and its response, over TCP when the response is truncated.
 func (up *upstream) roundTrip(ctx context.Context, deadline time.Time, q lookup.Question, first bool) (m *dns.Msg, err error) {
-	if first && up.protocol == transport.DNS { // over UDP, the timeout of the proxy is all that it takes
+	if first && up.protocol == transport.DNS { // over UDP, the timeout of the proxy is the deadline
 		m, err = up.exchange(ctx, q, proxy.Options{})
 	} else {
 		m, err = up.exchangeBy(ctx, deadline, q, proxy.Options{})
@@ -149,8 +152,8 @@ var queries = sync.Pool{New: func() any {
 	return m.SetEdns0(udpSize, false)
 }}
 
-// exchange sends one query and returns its response. The proxy asks over UDP where it can when the client does, and
-// makes room for a response accordingly: not 64 KiB.
+// exchange sends one query and returns its response. For a client on UDP, the proxy asks over UDP where it can, and
+// allocates room for a response of that size, not for 64 KiB.
 func (up *upstream) exchange(ctx context.Context, q lookup.Question, opts proxy.Options) (*dns.Msg, error) {
 	m := queries.Get().(*dns.Msg)
 	defer queries.Put(m)
@@ -158,14 +161,14 @@ func (up *upstream) exchange(ctx context.Context, q lookup.Question, opts proxy.
 	for {
 		r, _, _, err := up.proxy.Connect(ctx, request.Request{W: lookup.Client{UDP: true}, Req: m}, opts)
 		if errors.Is(err, proxy.ErrCachedClosed) && ctx.Err() == nil {
-			continue // the peer had closed an idle connection: the next one, at last a new one
+			continue // the upstream had closed an idle connection: try the next one, and in the end a new one
 		}
 		return r, err
 	}
 }
 
-// isCut reports whether m, which came over UDP, may have been cut for lack of room, between two records: the library
-// takes what remains for whole. It has not, where there is an OPT record, for that is at the end.
+// isCut reports whether m, which came over UDP, may have been cut between two records, for lack of room: the library takes
+// what is left for the whole message. A message with an OPT record has not been cut, because that record is the last.
 func isCut(m *dns.Msg) bool { return m.IsEdns0() == nil && m.Len() >= udpSize }
 
 // connectFailure classifies an error of the exchange.

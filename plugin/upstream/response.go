@@ -6,18 +6,19 @@ import (
 
 	"github.com/coredns/alias/plugin/lookup"
 
+	"github.com/coredns/coredns/plugin/pkg/rcode"
+
 	"github.com/miekg/dns"
 )
 
-// How long a negative answer is cached, in seconds: what its SOA record says within these bounds, and without a SOA
-// record noSOATTL.
+// The TTL of a negative answer, in seconds: that of its SOA record within these bounds, and noSOATTL without a SOA record.
 const (
 	minNegativeTTL = 5
 	maxNegativeTTL = 300
 	noSOATTL       = 30
 )
 
-// check returns an error unless m is a response to q that can be used.
+// check returns a *lookup.Failure unless m is a response to q that can be used.
 func check(m *dns.Msg, q lookup.Question) error {
 	switch {
 	case !m.Response, m.Opcode != dns.OpcodeQuery:
@@ -40,12 +41,12 @@ func check(m *dns.Msg, q lookup.Question) error {
 	case dns.RcodeNotImplemented:
 		return lookup.Unusable("notimp", nil)
 	default:
-		return lookup.Unusable("rcode", errors.New(dns.RcodeToString[m.Rcode]))
+		return lookup.Unusable("rcode", errors.New(rcode.ToString(m.Rcode)))
 	}
 }
 
-// read follows the chain through the response m. It is done when m ends the chain, with addresses or without; otherwise
-// the end of the chain has to be looked up.
+// read follows the chain through the response m. It is done when m answers for the end of the chain, with addresses or
+// without; otherwise the end of the chain has to be looked up next. The error is a *lookup.Failure.
 func read(c *lookup.Chain, m *dns.Msg, qtype uint16) (o lookup.Outcome, done bool, err error) {
 	asked := c.End()
 	addrs, err := c.Follow(m.Answer, qtype)
@@ -69,7 +70,7 @@ func read(c *lookup.Chain, m *dns.Msg, qtype uint16) (o lookup.Outcome, done boo
 	}
 }
 
-// negativeTTL returns how long the negative answer with soa is cached, in seconds (RFC 2308, section 5); soa may be nil.
+// negativeTTL returns the TTL, in seconds, of the negative answer with soa, which may be nil (RFC 2308, section 5).
 func negativeTTL(soa *dns.SOA) uint32 {
 	if soa == nil {
 		return noSOATTL
