@@ -1,8 +1,12 @@
-// Package answers is the cache: the entries, how many there may be, who shares them, and what a reload hands over. A
-// copy outside the process is made through the interface File.
+// Package answers is the cache: its entries, how many there may be, which server blocks share them, and what a reload
+// hands over from one server block to the next. A copy of the entries outside the process is kept through the interface
+// File.
 //
-// It must not know when an answer is fresh, stale or to be looked up, nor who looks up: these rules belong to the
-// caller. It must not know how the copy is stored.
+// It must not know when an answer is fresh, stale or due for a lookup, or what looks it up: the caller has these rules.
+// It must not know how the copy is stored.
+//
+// A caller that needs no copy and shares nothing begins with New. The plugin begins with NewRegistry: each server block
+// gets a Share, and joins the Entries of its Source with it.
 package answers
 
 import (
@@ -16,45 +20,55 @@ import (
 )
 
 const (
-	// MaxLag is how much older than in memory the copy of an answer may be when the addresses are the same: not each
-	// lookup is worth a write.
+	// MaxLag is how much older than the cached answer its copy may be when the addresses are the same: not each lookup is
+	// worth a write. The lag that Entries.Update gets is at most this.
 	MaxLag = time.Minute
 
-	// ordinarySize is how many octets of addresses an answer may have that counts for one. A larger answer counts for
-	// more, so that a hostile target cannot fill the memory.
+	// ordinarySize is a number of octets of addresses. An answer counts for one, and for one more with each of them, so
+	// that a hostile target cannot fill the memory.
 	ordinarySize = 256
 )
 
-// Source tells whose answers a cache has: what one set of resolvers says can be another's secret, or nonsense.
+// Source tells whose answers a cache has. Server blocks with different upstreams do not see each other's answers: what
+// one set of upstreams answers can be a secret of its network, or be wrong for another.
 type Source struct {
-	Upstreams string // identifies the set of resolvers
+	Upstreams string // identifies the set of upstreams, by any spelling that is always the same
 	Path      string // of the file with the copy; "": there is none
 }
 
-// File is a copy of the entries outside the process. Its methods return at once, but for Open, Flush and Close, which
-// take seconds at most. Keys and values are strings of octets; a value is never empty. It is safe for concurrent use.
+// File is a copy of the answers of one Source outside the process. Entries calls it, and it calls Restore and All of
+// the Entries that it was made for. Keys and values are strings of octets; no value is empty.
+//
+// It is safe for concurrent use. Put and Delete return at once, and call no method of the Entries, which hold a lock.
+// Open, Flush and Close may take some seconds, and end then, whatever the state of the copy: there are no errors.
 type File interface {
-	Open()                 // calls Restore with each record that there is, now or once the copy can be read
-	Put(key, value string) // has the record written
-	Delete(key string)     // has the record removed
+	// Open calls Restore with each record of the copy and writes the value that it returns. If the copy cannot be read
+	// now, this is done later. Put and Delete may be called before Open: such a record is restored first, and
+	// what was put is written after that.
+	Open()
+	Put(key, value string) // has the record written, soon
+	Delete(key string)     // has the record removed, soon
 	Flush()                // waits until what has changed is written
-	Close()                // is Flush, and gives the copy up
+	Close()                // does the same, and gives the copy up. It is called once, and nothing after it.
 }
 
-// Entries are the cache entries of one source. Server blocks with the same source share them. It is safe for concurrent
-// use.
+// Entries are the cache entries of one Source, by question. Server blocks with the same source share them.
+//
+// There are at most Size answers, and as many failures of targets that have no answer. An answer with 256 octets of
+// addresses or more counts for more than one: for one more with each 256 octets. Past that, those go that are used
+// least, a moment later. Entries is safe for concurrent use.
 type Entries struct {
 	source  Source
 	now     func() time.Time
 	answers *otter.Cache[lookup.Question, *Entry]
-	// failures has targets without an answer. When the resolver is dead, no failure pushes an answer out.
+	// failures has the entries without an answer. They are apart, so that no failure evicts an answer when the upstreams
+	// are down.
 	failures *otter.Cache[lookup.Question, *Entry]
 	file     File                        // nil if there is no copy
-	sizes    map[weak.Pointer[Share]]int // of those who share the entries; guarded by the registry
+	sizes    map[weak.Pointer[Share]]int // of the shares that have joined; guarded by the registry
 }
 
-// New returns Entries for size answers, which are neither shared nor copied. An answer with more than 256 octets of
-// addresses counts for more than one. now is the clock.
+// New returns Entries for size answers, at least one, which are neither shared nor copied. now is the clock.
 func New(size int, now func() time.Time) *Entries {
 	return newEntries(Source{}, size, now)
 }
@@ -77,7 +91,7 @@ func newEntries(s Source, size int, now func() time.Time) *Entries {
 	return es
 }
 
-// Load returns the entry of q, or None.
+// Load returns the entry of q, or None. It waits for no lookup and no update.
 func (es *Entries) Load(q lookup.Question) *Entry {
 	if e, ok := es.answers.GetIfPresent(q); ok {
 		return e
@@ -85,7 +99,7 @@ func (es *Entries) Load(q lookup.Question) *Entry {
 	return es.failure(q)
 }
 
-// LoadRef is Load for a caller that keeps a Ref for q. Ref may be nil.
+// LoadRef is Load for a caller that keeps ref for q, and for no other question. ref may be nil. It allocates nothing.
 func (es *Entries) LoadRef(q lookup.Question, ref *Ref) *Entry {
 	if ref == nil {
 		return es.Load(q)
@@ -109,24 +123,31 @@ func (es *Entries) failure(q lookup.Question) *Entry {
 	return None
 }
 
-// Len returns the number of entries.
+// Len returns the number of entries, after the evictions that are due.
 func (es *Entries) Len() int {
-	es.answers.CleanUp() // evictions are due
+	es.answers.CleanUp()
 	es.failures.CleanUp()
 	return es.answers.EstimatedSize() + es.failures.EstimatedSize()
 }
 
-// Size returns how many answers there may be.
+// Size returns how many answers there may be: as many as all server blocks that share es want together.
 func (es *Entries) Size() int { return int(es.answers.GetMaximum()) } // #nosec G115 -- a sum of sizes
 
-// Full reports whether there is no room for another answer.
+// Full reports whether an answer more would have another one evicted, with a failure counted for an answer: the target
+// may have one soon. It is exact only when no eviction is due.
 func (es *Entries) Full() bool {
 	return es.answers.WeightedSize()+uint64(es.failures.EstimatedSize()) >= es.answers.GetMaximum() // #nosec G115 -- a size
 }
 
-// Update replaces the entry of q with what change returns, and returns that. change gets None when there is no entry; it
-// may return the entry that it gets, and must not use es. The copy gets an answer when it differs from the last one, or
-// is by more than lag newer than the one in the copy.
+// Update replaces the entry of q with the one that change returns, and returns that. Updates of one question come one
+// after the other.
+//
+// change gets the current entry, or None when there is none. It returns that entry, and then nothing changes, or a new
+// one, that no Entries have yet, and which belongs to es from then on. Where the current entry has an answer, the new
+// one has one too: that of the current one, see Entry.Fail, or another. change must not use es.
+//
+// The copy gets an answer when it is not the same as the last one but for its age, or when it is by more than lag newer
+// than the one in the copy.
 func (es *Entries) Update(q lookup.Question, lag time.Duration, change func(current *Entry) *Entry) *Entry {
 	var e *Entry
 	es.answers.Compute(q, func(current *Entry, found bool) (*Entry, otter.ComputeOp) {
@@ -153,15 +174,16 @@ func (es *Entries) Update(q lookup.Question, lag time.Duration, change func(curr
 }
 
 // Restore takes over a record of the copy, unless there is a newer answer, and returns the value that the copy is to
-// have: the same, a newer one, or "" to have the record removed. Open calls it.
+// have: the same, that of the newer answer, or "" to have a record removed that is none of an answer. File.Open calls
+// it. An answer keeps its age; when its time cannot be true, it counts as expired.
 func (es *Entries) Restore(key, value string) string {
 	q, restored, ok := readRecord(key, value)
 	if !ok {
 		return ""
 	}
 	now := es.now()
-	// As ages are measured by the clock that only goes forward, so is that of a restored answer from here on. When it
-	// is from the future, or from long ago, the clock is or was wrong: the copy keeps what it has.
+	// The age of a restored answer is measured by the monotonic clock from here on, as all others are. When the answer is
+	// from the future, or from long ago, the wall clock is or was wrong: the copy keeps what it has.
 	age := now.Sub(restored.Stored)
 	ageless := age < 0 || age > maxAge
 	if ageless {
@@ -172,15 +194,15 @@ func (es *Entries) Restore(key, value string) string {
 	restored.saved = restored.Stored
 	es.answers.Compute(q, func(current *Entry, found bool) (*Entry, otter.ComputeOp) {
 		switch {
-		case !found: // but lookups may have failed before the copy could be read
+		case !found: // lookups may have failed before the copy could be read
 			restored.Backoff = es.failure(q).Backoff
 			es.failures.Invalidate(q)
 			return restored, otter.WriteOp
 		case restored.Stored.After(current.Stored) && !ageless,
-			current.Expired && fresh: // it is from these upstreams, and current was handed over from others
+			current.Expired && fresh: // restored is from these upstreams, and current was handed over from others
 			restored.Backoff = current.Backoff
 			if es.file != nil {
-				es.file.Put(key, value) // current may be on its way there
+				es.file.Put(key, value) // the file may be about to write current
 			}
 			return restored, otter.WriteOp
 		case !current.same(restored) || current.Stored.Sub(restored.Stored) > MaxLag:
@@ -191,7 +213,8 @@ func (es *Entries) Restore(key, value string) string {
 	return value
 }
 
-// All yields the records of all answers, for the copy.
+// All yields the keys and values of the records of all answers, in no order, for the copy. Failures have none. Answers
+// that are stored meanwhile may be missing.
 func (es *Entries) All() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		for q, e := range es.answers.All() {
@@ -202,7 +225,8 @@ func (es *Entries) All() iter.Seq2[string, string] {
 	}
 }
 
-// adopt takes over the answers of from for which es has none, or an older one. With expired they count as expired.
+// adopt takes over the answers of from for which es has none, or an older one. With expired they count as expired from
+// now on, and no answer that does not is replaced.
 func (es *Entries) adopt(from *Entries, expired bool) {
 	for q, e := range from.answers.All() {
 		es.Update(q, 0, func(current *Entry) *Entry {
@@ -219,7 +243,7 @@ func (es *Entries) adopt(from *Entries, expired bool) {
 	}
 }
 
-// resize gives es the size that those who share it have together, and more.
+// resize gives es the size of all shares that have joined, and more.
 func (es *Entries) resize(more int) {
 	size := more
 	for _, n := range es.sizes {

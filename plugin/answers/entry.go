@@ -8,37 +8,38 @@ import (
 	"github.com/coredns/alias/plugin/lookup"
 )
 
-// Entry is a cache entry: the last answer to a question, and whether lookups have failed since. It is immutable, and
-// safe for concurrent use.
+// Entry is a cache entry: the last answer to a question, and whether the last lookup failed. Once Entries has it, it is
+// immutable, and safe for concurrent use.
 type Entry struct {
-	lookup.Outcome
-	Answered bool      // Outcome is an answer; otherwise lookups have only failed
-	Expired  bool      // the answer counts as expired, whatever its TTL
-	Stored   time.Time // when the answer came
-	*Backoff           // nil unless the last lookup failed
+	lookup.Outcome           // the answer, or empty
+	Answered       bool      // Outcome is an answer, perhaps a negative one; otherwise there were only failures
+	Expired        bool      // the answer counts as expired, whatever its TTL
+	Stored         time.Time // when the answer came
+	*Backoff                 // nil unless the last lookup failed
 
-	saved time.Time   // when the answer came that is in the file
+	saved time.Time   // when the answer came that the copy has
 	gone  atomic.Bool // it is no longer in the cache
-	room  [16]byte    // that of the addresses, when they are few: one piece of memory less for each entry
+	room  [16]byte    // for the addresses, when they are few: that saves an allocation for each entry
 }
 
-// Backoff says that a target fails, and until when it is not looked up (RFC 9520, section 3.2). It is immutable.
+// Backoff says that a target fails, and until when it is not looked up (RFC 9520, section 3.2). It is immutable. How
+// long the back-off is, the caller decides.
 type Backoff struct {
 	Failures int             // in a row
-	Retry    time.Time       // when the target is looked up again
-	Cause    *lookup.Failure // the last one, not nil
+	Retry    time.Time       // from when on the target may be looked up
+	Cause    *lookup.Failure // the last failure, not nil
 }
 
-// None stands for no entry. Compare pointers with it.
+// None stands for no entry: it has no answer and does not fail. Compare pointers with it, and do not change it.
 var None = new(Entry)
 
-// NewEntry returns the entry for an answer that came at stored. It takes the addresses over: the caller must not change
-// them.
+// NewEntry returns the entry for an answer that came at stored. The addresses belong to it then: the caller must not
+// change them.
 func NewEntry(o lookup.Outcome, stored time.Time) *Entry {
 	return (&Entry{Outcome: o, Answered: true, Stored: stored}).compact()
 }
 
-// Fail returns an entry with the answer of e and with b.
+// Fail returns a new entry with the answer of e, if it has one, and with b. It does not change e, which may be None.
 func (e *Entry) Fail(b Backoff) *Entry {
 	failed := e.clone()
 	failed.Backoff = &b
@@ -48,7 +49,7 @@ func (e *Entry) Fail(b Backoff) *Entry {
 // Failing reports whether the last lookup failed.
 func (e *Entry) Failing() bool { return e.Backoff != nil }
 
-// BackingOff reports whether the target fails and is not to be looked up at now.
+// BackingOff reports whether the target fails and is not to be looked up at now: it may be from Retry on.
 func (e *Entry) BackingOff(now time.Time) bool { return e.Failing() && now.Before(e.Retry) }
 
 // LastFailure returns the last failure, or nil when the last lookup did not fail.
@@ -78,11 +79,12 @@ func (e *Entry) same(o *Entry) bool {
 	return e.Answered == o.Answered && e.Expired == o.Expired && e.Links == o.Links && string(e.Addrs) == string(o.Addrs)
 }
 
-// Ref is a cached pointer to an entry, for somebody who asks for the same question again and again: a look into it
-// spares the search. The zero value has no entry. It is safe for concurrent use.
+// Ref is a cached pointer to the entry of one question, for a caller that loads it again and again: it saves the search.
+// It keeps no entry of more than 256 octets of addresses, and no failure without an answer. The zero value has no entry.
+// It is safe for concurrent use, and must not be copied.
 type Ref struct{ entry atomic.Pointer[Entry] }
 
-// Entry returns the entry that was found last, or nil when there is none or when it is no longer in the cache.
+// Entry returns the entry that LoadRef found last, or nil when there is none or when it is no longer in the cache.
 func (r *Ref) Entry() *Entry {
 	if e := r.entry.Load(); e != nil && !e.gone.Load() {
 		return e
@@ -90,11 +92,11 @@ func (r *Ref) Entry() *Entry {
 	return nil
 }
 
-// searches is how many loads there are for one search, although the Ref has the entry: by searches the cache knows
-// which entries are in use.
+// searches is how many loads there are for one search although the Ref has the entry: by searches the cache knows which
+// entries are in use.
 const searches = 16
 
-// load returns the entry of r, but in one of searches calls nil.
+// load returns the entry of r, but nil in one of searches calls.
 func (r *Ref) load() *Entry {
 	if e := r.Entry(); e != nil && rand.Uint32()%searches != 0 { // #nosec G404 -- no secret
 		return e
@@ -102,12 +104,13 @@ func (r *Ref) load() *Entry {
 	return nil
 }
 
-// set has r keep e, or nothing when e is nil or so large that it is not to outlive its place in the cache.
+// set has r keep e, or none when e is nil. Nor does it keep a large one: after its eviction it would stay in memory until
+// the next load of r.
 func (r *Ref) set(e *Entry) {
 	if e != nil && len(e.Addrs) > ordinarySize {
 		e = nil
 	}
-	if r.entry.Load() != e { // most often it is the same, and a write would take the line of memory from other cores
+	if r.entry.Load() != e { // most often it is the same, and a write would take the cache line from other cores
 		r.entry.Store(e)
 	}
 }

@@ -13,19 +13,20 @@ import (
 
 var log = clog.NewWithPlugin("alias")
 
-// Registry has the Entries in use in a process, by source. It is safe for concurrent use.
+// Registry has the Entries that are in use in a process, by Source. It is safe for concurrent use; a method may wait as
+// long as a File takes to open or to close.
 type Registry struct {
 	newFile func(Source, *Entries) File
 	now     func() time.Time
 
 	mu       sync.Mutex
 	of       map[Source]*Entries
-	expected map[weak.Pointer[Share]]struct{} // to join, when their server starts
+	expected map[weak.Pointer[Share]]struct{} // those that join when their server starts
 	joined   map[weak.Pointer[Share]]*Entries
 }
 
-// NewRegistry returns a Registry. newFile makes the copy of the Entries of a source with a path; it is not opened. now
-// is the clock.
+// NewRegistry returns a Registry without Entries. newFile makes the copy of the Entries of a source that has a path; it
+// does not open it, and does not use the Registry. now is the clock.
 func NewRegistry(newFile func(Source, *Entries) File, now func() time.Time) *Registry {
 	return &Registry{
 		newFile: newFile, now: now,
@@ -35,19 +36,21 @@ func NewRegistry(newFile func(Source, *Entries) File, now func() time.Time) *Reg
 	}
 }
 
-// Share is the part that one server block has in the Entries of its source. It belongs to the block: when the block is
-// garbage, as after a reload that failed, so is its share, which is then given back.
+// Share is the part that one server block has in the Entries of its Source, from NewShare through Join and Serve to Leave.
+// It belongs to the server block, which holds the only pointer to it: nothing ends a block that a failed reload leaves
+// behind, but once it is garbage, so is its share, which is then given back. A Share is safe for concurrent use.
 type Share struct {
 	registry   *Registry
 	source     Source
 	size       int
 	zones      map[string]struct{}
-	generation any
+	generation any // set by Join; guarded by the registry
 	serving    atomic.Bool
 }
 
-// NewShare returns the share of a server block with those zones, for size answers. The registry expects it to join, so
-// that the Entries have the size for all server blocks before the copy is read.
+// NewShare returns the share of a server block with those zones, for size answers, at least one. The zones must not be
+// changed any more. The registry expects the share to join, so that the Entries have the size for all server blocks
+// before the copy is read.
 func (r *Registry) NewShare(s Source, size int, zones map[string]struct{}) *Share {
 	share := &Share{registry: r, source: s, size: size, zones: zones}
 	r.mu.Lock()
@@ -56,9 +59,13 @@ func (r *Registry) NewShare(s Source, size int, zones map[string]struct{}) *Shar
 	return share
 }
 
-// Join returns the Entries of the source, with what is in the copy and what the server blocks of other generations hand
-// over, which a reload replaces: from the same upstreams all answers; from other upstreams of the same zones all answers,
-// expired, unless there are several such upstreams. generation identifies the server that the block belongs to.
+// Join returns the Entries of the source, with the answers of the copy and those that a reload hands over. It is called
+// once. generation, which is comparable, identifies the start of the server that the block belongs to: the server
+// blocks of other generations hand over to this one, if they serve (see Serve) and have not left.
+//
+// Blocks with the same upstreams hand over all answers, with their back-off. Blocks with other upstreams and the same
+// zones hand over all answers, which count as expired then, unless they are of several sources: as with the view
+// plugin, it is not known which of them this block continues.
 func (s *Share) Join(generation any) *Entries {
 	r := s.registry
 	r.mu.Lock()
@@ -82,17 +89,18 @@ func (s *Share) Join(generation any) *Entries {
 	r.joined[key] = es
 	es.sizes[key] = s.size
 	es.resize(r.sizeFor(s) - s.size)
-	// A reload that fails leaves blocks behind that nobody ends.
+	// A reload that fails leaves server blocks behind that nothing ends.
 	runtime.AddCleanup(s, func(key weak.Pointer[Share]) { go r.leave(key, false) }, key)
 	return es
 }
 
-// Serve says that the server listens: the share takes part in hand-overs from now on. The blocks of a reload that failed
-// never serve, and have no part in the next.
+// Serve says that the server listens: from now on the share hands over to those of the next reload. The blocks that a
+// failed reload leaves behind never serve, and hand over nothing.
 func (s *Share) Serve() { s.serving.Store(true) }
 
-// Leave gives the share back. final says that the process ends, and that nothing is to be evicted any more: it would be
-// missing in the copy. It may be called again, and without Join.
+// Leave gives the share back. The last one of a source to leave closes the copy; for any other the copy is written. With
+// final, which says that the process ends, no answer is evicted although there is less room: it would be missing in
+// the copy. Leave may be called again, and without Join.
 func (s *Share) Leave(final bool) { s.registry.leave(weak.Make(s), final) }
 
 // Len returns the number of entries of all sources.
@@ -106,7 +114,7 @@ func (r *Registry) Len() int {
 	return n
 }
 
-// sizeFor returns the size that s and those who are expected want of the source of s.
+// sizeFor returns the size of s and of the shares of the same source that are expected to join.
 func (r *Registry) sizeFor(s *Share) int {
 	size := s.size
 	for p := range r.expected {
@@ -120,7 +128,7 @@ func (r *Registry) sizeFor(s *Share) int {
 	return size
 }
 
-// inherit hands over to es, for s, the answers of the server blocks of other generations.
+// inherit hands over to es, for s, the answers of the server blocks of other generations. See Join.
 func (r *Registry) inherit(es *Entries, s *Share) {
 	theirs, others := make(map[*Entries]struct{}), make(map[*Entries]struct{})
 	for p, from := range r.joined {
@@ -135,7 +143,7 @@ func (r *Registry) inherit(es *Entries, s *Share) {
 	for from := range theirs {
 		es.adopt(from, false)
 	}
-	if len(others) > 1 { // as with the view plugin: which of them s goes on from is not known
+	if len(others) > 1 { // as with the view plugin: which of them s continues is not known
 		return
 	}
 	for from := range others {
@@ -143,9 +151,11 @@ func (r *Registry) inherit(es *Entries, s *Share) {
 	}
 }
 
+// leave is Share.Leave for the share that key points to, which may be garbage.
 func (r *Registry) leave(key weak.Pointer[Share], final bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	delete(r.expected, key)
 	es, ok := r.joined[key]
 	if !ok {
 		return
@@ -161,7 +171,7 @@ func (r *Registry) leave(key weak.Pointer[Share], final bool) {
 	}
 	switch {
 	case es.file == nil:
-	case len(es.sizes) > 0: // this may be the end of the process, with blocks left behind
+	case len(es.sizes) > 0: // this may be the end of the process, and the others be blocks that were left behind
 		es.file.Flush()
 	default:
 		es.file.Close()

@@ -1,0 +1,59 @@
+package answers_test
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/coredns/alias/plugin/answers"
+	"github.com/coredns/alias/plugin/lookup"
+
+	"github.com/miekg/dns"
+)
+
+// FuzzRecord restores a record of the copy: what is taken over is an answer to a question that can be asked, and goes back
+// to the copy as it was.
+func FuzzRecord(f *testing.F) {
+	now := time.Now()
+	for q, o := range map[lookup.Question]lookup.Outcome{
+		{Name: "app.hosting.example.", Type: dns.TypeA}:    {Addrs: addrs1, TTL: 60},
+		{Name: "app.hosting.example.", Type: dns.TypeAAAA}: {Addrs: make([]byte, 32), TTL: math.MaxUint32, Links: lookup.MaxLinks},
+		{Name: `a\.b\200.example.`, Type: dns.TypeA}:       {},
+	} {
+		key, value := recordOf(f, q, answers.NewEntry(o, now), now)
+		f.Add(key, value)
+	}
+	f.Add("", "")
+	f.Fuzz(func(t *testing.T, key, value string) {
+		es := answers.New(10, at(now))
+		again := es.Restore(key, value)
+		records := 0
+		for gotKey, got := range es.All() {
+			records++
+			if len(gotKey) < 3 {
+				t.Fatalf("key %q", gotKey)
+			}
+			q := lookup.Question{Name: gotKey[2:], Type: uint16(gotKey[0])<<8 | uint16(gotKey[1])}
+			e := es.Load(q)
+			if _, ok := dns.IsDomainName(q.Name); !ok || q.Name != lookup.Canonical(q.Name) || !lookup.IsAddress(q.Type) {
+				t.Errorf("the question %q is cached", q)
+			}
+			if !e.Answered || e.Failing() || len(e.Addrs)%lookup.AddrLen(q.Type) != 0 || e.Links > lookup.MaxLinks {
+				t.Errorf("%q: %+v is cached", q, e)
+			}
+			if age := now.Sub(e.Stored); age < 0 || age > answers.MaxStale+answers.MaxTTL {
+				t.Errorf("%q: the age is %s", q, age)
+			}
+			lookup.AddressRecords(q, 1, e.Addrs)
+			if gotKey != key || !e.Expired && got != value {
+				t.Errorf("%q=%q comes back as %q=%q", key, value, gotKey, got)
+			}
+		}
+		if again != value && again != "" {
+			t.Errorf("%q is replaced with %q", value, again)
+		}
+		if kept := again != ""; kept != (records == 1) {
+			t.Errorf("%q=%q: %d records, and the copy is to have %q", key, value, records, again)
+		}
+	})
+}
