@@ -62,7 +62,7 @@ func (e *Entry) LastFailure() *lookup.Failure {
 
 // clone returns an entry like e that can be changed.
 func (e *Entry) clone() *Entry {
-	return (&Entry{Outcome: e.Outcome, Answered: e.Answered, Expired: e.Expired, Stored: e.Stored, saved: e.saved, Backoff: e.Backoff}).compact()
+	return (&Entry{Outcome: e.Outcome, Answered: e.Answered, Expired: e.Expired, Stored: e.Stored, Backoff: e.Backoff}).compact()
 }
 
 // compact moves the addresses of e, which nobody else has yet, into it when they are few.
@@ -76,7 +76,7 @@ func (e *Entry) compact() *Entry {
 
 // same reports whether two answers are the same but for their age.
 func (e *Entry) same(o *Entry) bool {
-	return e.Answered == o.Answered && e.Expired == o.Expired && e.Links == o.Links && string(e.Addrs) == string(o.Addrs)
+	return e.Expired == o.Expired && e.Links == o.Links && string(e.Addrs) == string(o.Addrs)
 }
 
 // Ref is a cached pointer to the entry of one question, for a caller that loads it again and again: it saves the search.

@@ -204,6 +204,21 @@ func TestWrites(t *testing.T) {
 	}
 }
 
+// An answer of the right upstreams is written at once in place of the same one that was handed over from others.
+func TestWritesExpired(t *testing.T) {
+	d := newDisk()
+	s := answers.Source{Path: "db"}
+	share := d.registry(at(start)).NewShare(s, 10, nil)
+	es := share.Join(1)
+	defer share.Leave(false)
+	store(es, target, expired(answer(addrs1, time.Second)))
+	e := es.Update(target, time.Minute, func(*answers.Entry) *answers.Entry { return answer(addrs1, 0) })
+	key, value := recordOf(t, target, e, start)
+	if got := d.of(s)[key]; got != value {
+		t.Errorf("the copy has %q, want %q", got, value)
+	}
+}
+
 // What is evicted is removed from the copy.
 func TestEvictedFromCopy(t *testing.T) {
 	const size = 100

@@ -141,6 +141,33 @@ func TestLeaveEvicts(t *testing.T) {
 	}
 }
 
+// There are as many failures as there may be answers, however many server blocks share the entries.
+func TestFailuresShared(t *testing.T) {
+	r := newDisk().registry(time.Now)
+	small, large := r.NewShare(answers.Source{}, 10, exampleOrg), r.NewShare(answers.Source{}, 90, exampleOrg)
+	es := small.Join(1)
+	large.Join(1)
+	defer small.Leave(false)
+	for i := range 1000 {
+		fail(es, numbered(i), start)
+	}
+	if n := es.Len(); n > 100 || n < 50 {
+		t.Errorf("%d failures, want 100", n)
+	}
+	if large.Leave(false); es.Len() > 10 {
+		t.Errorf("%d failures are left, want 10", es.Len())
+	}
+	more := r.NewShare(answers.Source{}, 90, exampleOrg)
+	more.Join(2)
+	defer more.Leave(false)
+	for i := range 1000 {
+		fail(es, numbered(i), start)
+	}
+	if n := es.Len(); n > 100 || n < 50 {
+		t.Errorf("%d failures, want 100 again", n)
+	}
+}
+
 // A share that is given back without a part in any entries is not expected to join any more.
 func TestLeaveWithoutJoin(t *testing.T) {
 	r := newDisk().registry(time.Now)

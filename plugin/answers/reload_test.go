@@ -181,6 +181,8 @@ func TestReloadThereAndBack(t *testing.T) {
 		after.has(t, addrs1, true)
 		before = after
 	}
+	// They are down, and the next reload says no more about the age of their answer.
+	bs.start(3, answers.Source{Upstreams: "a", Path: "db"}).has(t, addrs1, true)
 }
 
 // Reloads that fail leave server blocks behind, which have no part in the next; what was learned meanwhile is handed over
