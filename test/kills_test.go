@@ -250,7 +250,7 @@ func newDisk(t *testing.T) *disk {
 		defer f.Close()
 		for t.Context().Err() == nil {
 			s := spell{from: time.Now()}
-			for range 2 { // the data, and then the meta page that refers to it
+			for range 2 { // a file that is compacted, and then what it lacks
 				f.WriteAt(make([]byte, 16<<10), 0)
 				f.Sync()
 			}

@@ -21,7 +21,6 @@ const (
 	logMessage   kind = iota // a message of the log, or an error that is part of one
 	configError              // an error in the Corefile
 	lookupFailed             // the outcome of a failed lookup, which is the value of a label
-	detail                   // a detail of another message, which no page explains
 )
 
 // call says which argument of a function is a message.
@@ -39,13 +38,8 @@ var calls = map[string]call{
 	"log.Warningf": {0, logMessage},
 	"log.Error":    {0, logMessage},
 	"log.Errorf":   {0, logMessage},
-	".tellOnce":    {0, logMessage},
 	".warnOnce":    {0, logMessage},
-	".WarnOnce":    {0, logMessage},
-	".warn":        {0, logMessage},
 	".Warn":        {0, logMessage},
-	".tell":        {1, logMessage},
-	".once":        {1, logMessage},
 	".limited":     {1, logMessage},
 	".Limited":     {1, logMessage},
 
@@ -53,8 +47,6 @@ var calls = map[string]call{
 	"errors.New": {0, logMessage},
 	"c.Errf":     {0, configError},
 
-	"networkFailure":        {0, lookupFailed},
-	"unusable":              {0, lookupFailed},
 	"NetworkFailure":        {0, lookupFailed},
 	"Unusable":              {0, lookupFailed},
 	"lookup.NetworkFailure": {0, lookupFailed},
@@ -68,7 +60,6 @@ var filesOf = map[string]kind{
 	"properties.go":              configError,
 	"plugin/records/names.go":    configError,
 	"plugin/upstream/address.go": configError,
-	"plugin/store/pages.go":      detail, // of a damaged file
 }
 
 // source has the names and messages in the source code that operators see.
@@ -126,9 +117,8 @@ var count = prometheus.NewCounter(prometheus.CounterOpts{Name: "things_total", H
 
 func f() {
 	log.Infof("logged %d", 1)
-	l.warnings.once(10, fmt.Sprintf("formatted "+
-		"and %s", "logged"))
-	l.tellOnce("logged once %s", name)
+	l.warnings.warnOnce("logged "+
+		"once %s", name)
 	s.cfg.Warn("warned of %s", name)
 	s.limiter.Limited(log.Infof, "limited %s", name)
 	notifier.tell(notification, source)
@@ -139,10 +129,9 @@ func f() {
 	s := &source{messages: make(map[kind][]string)}
 	s.read(t, "plugin/p/p.go", code)
 	s.read(t, "plugin/records/names.go", "package records\n\nvar err = errors.New(\"not a name\")\n")
-	s.read(t, "plugin/store/pages.go", "package store\n\nvar err = errors.New(\"page too short\")\n")
 	want := &source{
 		messages: map[kind][]string{
-			logMessage:   {"logged %d", "formatted and %s", "logged once %s", "warned of %s", "limited %s", "wrapped: %w"},
+			logMessage:   {"logged %d", "logged once %s", "warned of %s", "limited %s", "wrapped: %w"},
 			configError:  {"not a name"},
 			lookupFailed: {"timeout", "refused"},
 		},
@@ -193,7 +182,7 @@ func (s *source) noteCall(file string, expr *ast.CallExpr) {
 	if of, ok := filesOf[file]; ok && (name == "fmt.Errorf" || name == "errors.New") {
 		c.kind = of
 	}
-	if c.kind == detail || len(expr.Args) <= c.argument {
+	if len(expr.Args) <= c.argument {
 		return
 	}
 	message := expr.Args[c.argument]

@@ -1,202 +1,283 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
-	"slices"
-	"strings"
+	"sync"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// What is in the file: a bucket that says what it is and of which version, and in which order the others have last been
-// written, and these others, whose names begin with bucketPrefix.
-const (
-	aboutBucket  = "alias"
-	versionKey   = "version"
-	version      = "1"
-	usedPrefix   = "used "
-	bucketPrefix = "answers "
-)
+// file is the file at a path that has buckets in use. One goroutine, run, does all that is done with it, so that nobody else waits
+// for the disk.
+type file struct {
+	path  string
+	wrote func(error)
 
-// maxBuckets is how many buckets a file has, unless more are open.
-const maxBuckets = 100
+	users int // guarded by files
 
-var (
-	errDamaged = errors.New("the file is damaged")
-	errForeign = errors.New("this is something else, and left alone")
-	errLocked  = errors.New("another process has it open")
-)
+	mu      sync.Mutex
+	buckets map[bucketID]*Bucket
 
-// open opens the file, and creates it if there is none. One that is damaged or of another version is set aside.
-func (f *file) open() error {
-	if err := inspect(f.path); err != nil {
-		return err
+	changed chan struct{}      // there is something to write
+	urgent  chan chan struct{} // somebody waits until all is read and written
+	done    chan struct{}      // run has ended
+
+	// What follows belongs to run.
+	journal *journal    // nil if the file is not open
+	former  os.FileInfo // of the file that was open last
+	cause   string      // of the last failure, "" if there was none since the last success
+}
+
+// files are those of this process. A file is open once: a second lock of it would wait for the first forever.
+var files = struct {
+	sync.Mutex
+	open map[string]*file
+}{open: make(map[string]*file)}
+
+func newFile(path string, wrote func(error)) *file {
+	return &file{
+		path: path, wrote: wrote, buckets: make(map[bucketID]*Bucket),
+		changed: make(chan struct{}, 1), urgent: make(chan chan struct{}), done: make(chan struct{}),
 	}
-	db, err := openDatabase(f.path)
-	if err != nil {
-		return err
+}
+
+// sync has run update the file at once, and waits for it.
+func (f *file) sync(patience time.Duration) {
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	done := make(chan struct{})
+	select {
+	case f.urgent <- done:
+	case <-timeout.C:
+		return
 	}
-	f.db = db
-	if f.info, err = os.Stat(f.path); err != nil {
-		f.close()
-		return err
+	select {
+	case <-done:
+	case <-timeout.C:
 	}
-	found, err := f.examine()
+}
+
+func wait(done <-chan struct{}, patience time.Duration) {
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	select {
+	case <-done:
+	case <-timeout.C:
+	}
+}
+
+// run updates the file until nobody uses it any more.
+func (f *file) run() {
+	defer close(f.done)
+	var last time.Time
+	var failing bool
+	for {
+		waiting, ok := f.await(last, failing)
+		if !ok {
+			f.close()
+			return
+		}
+		last = time.Now()
+		err := f.update()
+		failing = err != nil
+		f.tell(err)
+		if waiting != nil {
+			close(waiting)
+		}
+	}
+}
+
+// await returns when it is time for the next update; last is when the last one was, and failing how it ended. waiting is
+// to be closed after it. It is not ok when everybody has gone.
+func (f *file) await(last time.Time, failing bool) (waiting chan struct{}, ok bool) {
+	changed, pause := f.changed, time.Duration(0)
+	if failing {
+		changed, pause = nil, RetryInterval
+	}
+	due := time.NewTimer(pause)
+	defer due.Stop()
+	if !failing {
+		due.Stop()
+	}
+	for {
+		select {
+		case waiting, ok = <-f.urgent:
+			return waiting, ok
+		case <-changed:
+			changed = nil
+			due.Reset(Interval - time.Since(last))
+		case <-due.C:
+			return nil, true
+		}
+	}
+}
+
+// update brings file and contents to the same state. A file that turns out to be of no use is set aside, and another begun.
+func (f *file) update() error {
+	err := f.attempt()
+	var found otherVersion
 	switch {
-	case err != nil:
-		f.close()
-		return err
-	case found != version:
-		f.close()
-		if err := f.setAside("version-"+found, fmt.Errorf("it has version %s and not %s", found, version)); err != nil {
-			return err
-		}
-		return f.open()
+	case errors.Is(err, errDamaged):
+		err = f.setAside("damaged", err)
+	case errors.As(err, &found):
+		err = f.setAside("version-"+string(found), fmt.Errorf("it has version %s and not %d", string(found), version))
+	default:
+		return f.count(err)
 	}
-	for _, b := range f.list() {
-		b.mu.Lock()
-		b.behind = true
-		b.mu.Unlock()
+	if err == nil {
+		err = f.attempt()
 	}
-	return nil
+	return f.count(err)
 }
 
-// openDatabase opens the database at path, which nobody else may have open.
-func openDatabase(path string) (*bolt.DB, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		err = errLocked
-	}
-	return db, asDamage(err)
-}
-
-// asDamage returns err as damage when it is about what is in the file, and not about the disk.
-func asDamage(err error) error {
-	for _, about := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum, bolterrors.ErrVersionMismatch, bolterrors.ErrIncompatibleValue} {
-		if errors.Is(err, about) {
-			return fmt.Errorf("%w: %v", errDamaged, err)
-		}
+// count has a failure counted if there is no file to write to; attempts to write count for themselves.
+func (f *file) count(err error) error {
+	if err != nil && f.journal == nil {
+		f.wrote(err)
 	}
 	return err
 }
 
-// examine returns the version of the file, which is made ours if it is new.
-func (f *file) examine() (found string, err error) {
-	err = f.db.View(func(tx *bolt.Tx) error {
-		about := tx.Bucket([]byte(aboutBucket))
-		if about != nil {
-			found = printable(about.Get([]byte(versionKey)))
-			return nil
-		}
-		switch name, _ := tx.Cursor().First(); {
-		case name == nil:
-			return nil // it is new
-		case hasOurs(tx):
-			return fmt.Errorf("%w: it does not say its version", errDamaged)
-		default:
-			return errForeign
-		}
-	})
-	if err != nil || found != "" && found != version {
-		return found, err
+// attempt is update with a file that can be used.
+func (f *file) attempt() error {
+	if f.journal != nil && !f.journal.inPlace() {
+		f.close()
 	}
-	return version, asDamage(f.db.Update(func(tx *bolt.Tx) error {
-		about, err := tx.CreateBucketIfNotExists([]byte(aboutBucket))
-		if err != nil {
+	if f.journal == nil {
+		if err := f.open(); err != nil {
 			return err
 		}
-		return about.Put([]byte(versionKey), []byte(version))
-	}))
-}
-
-// hasOurs reports whether there is a bucket that this package has written.
-func hasOurs(tx *bolt.Tx) bool {
-	name, _ := tx.Cursor().Seek([]byte(bucketPrefix))
-	return strings.HasPrefix(string(name), bucketPrefix)
-}
-
-// printable returns a version that can be a part of a file's name.
-func printable(value []byte) string {
-	return strings.Map(func(r rune) rune {
-		if '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || r == '.' || r == '-' {
-			return r
+	}
+	buckets := f.list()
+	for _, b := range buckets {
+		if err := f.compare(b); err != nil {
+			return err
 		}
-		return '_'
-	}, string(value[:min(len(value), 20)]))
+	}
+	// Before the write, so that a file that cannot be compacted does not grow any more.
+	if err := f.compact(buckets); err != nil {
+		return err
+	}
+	return f.write(buckets)
 }
 
-// use notes that the bucket of that name is the last that was in use.
-func use(tx *bolt.Tx, name string) error {
-	about := tx.Bucket([]byte(aboutBucket))
-	n, err := about.NextSequence()
+// list returns the buckets.
+func (f *file) list() []*Bucket {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := make([]*Bucket, 0, len(f.buckets))
+	for _, b := range f.buckets {
+		list = append(list, b)
+	}
+	return list
+}
+
+// open opens the file. All buckets have to be compared with it then.
+func (f *file) open() error {
+	j, damaged, err := openJournal(f.path, f.former)
 	if err != nil {
 		return err
 	}
-	return about.Put([]byte(usedPrefix+name), binary.BigEndian.AppendUint64(nil, n))
-}
-
-// removeUnused makes room for another bucket when there are maxBuckets, and removes those that have not been in use for
-// longest, unless they are open. It goes by no clock, for that may be wrong.
-func removeUnused(tx *bolt.Tx, open map[string]bool) error {
-	about := tx.Bucket([]byte(aboutBucket))
-	type bucket struct {
-		name string
-		used string
+	if damaged > 0 {
+		log.Warningf("At least %d records of %s were damaged, and are not used", damaged, f.path)
 	}
-	var all []bucket
-	err := about.ForEach(func(k, v []byte) error {
-		if name, ok := strings.CutPrefix(string(k), usedPrefix); ok {
-			all = append(all, bucket{name, string(v)})
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	slices.SortFunc(all, func(a, b bucket) int { return strings.Compare(a.used, b.used) })
-	for _, b := range all[:max(len(all)-maxBuckets, 0)] {
-		if open[b.name] {
-			continue
-		}
-		if err := about.Delete([]byte(usedPrefix + b.name)); err != nil {
-			return err
-		}
-		if err := tx.DeleteBucket([]byte(bucketPrefix + b.name)); err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
-			return err
-		}
+	f.journal = j
+	for _, b := range f.list() {
+		b.setBehind(true)
 	}
 	return nil
 }
 
-// inPlace reports whether the file at the path is the one that is open, and has not been truncated.
-func (f *file) inPlace() bool {
-	info, err := os.Stat(f.path)
-	if err != nil || !os.SameFile(info, f.info) || info.Size() < f.info.Size() {
-		return false
+// compare restores the records of b from the file, and writes those that the file lacks, if that is to be done.
+func (f *file) compare(b *Bucket) error {
+	if !b.setBehind(false) {
+		return nil
 	}
-	f.info = info
-	return true
+	before := f.journal.end
+	var readErr error
+	n, err := f.journal.write(func(yield func(change) bool) {
+		stop := false
+		var known keys
+		known, readErr = f.journal.live(b.id, func(c change) bool {
+			if b.removes(c.key) { // it had to make room before the file could be read
+				return true
+			}
+			if now := b.contents.Restore(c.key, c.value); now != c.value {
+				stop = !yield(change{b.id, c.key, now})
+			}
+			return !stop
+		})
+		if stop || readErr != nil {
+			return
+		}
+		for key, value := range b.contents.All() {
+			if !known.have(key) && !yield(change{b.id, key, value}) {
+				return
+			}
+		}
+	})
+	if n > 0 {
+		f.wrote(err)
+	}
+	if err == nil {
+		err = readErr
+	}
+	if err != nil {
+		b.setBehind(true)
+		return err
+	}
+	f.journal.addLive(b.id, f.journal.end-before)
+	return nil
 }
 
-// close closes the database, if it is open. That can fail in any way, and even block, when it has failed before.
-func (f *file) close() {
-	if f.db == nil {
-		return
+// compact rewrites the file when that is due.
+func (f *file) compact(buckets []*Bucket) error {
+	open := make(map[bucketID]bool)
+	for _, b := range buckets {
+		open[b.id] = true
 	}
-	db, closed := f.db, make(chan struct{})
-	f.db = nil
-	go func() {
-		defer close(closed)
-		defer func() { _ = recover() }()
-		_ = db.Close()
-	}()
-	wait(closed, lockTimeout)
+	if !f.journal.due(open) {
+		return nil
+	}
+	err := f.journal.compact(open)
+	f.wrote(err)
+	return err
+}
+
+// write writes what is pending.
+func (f *file) write(buckets []*Bucket) error {
+	taken := make(map[*Bucket]map[string]string)
+	for _, b := range buckets {
+		taken[b] = b.take()
+	}
+	n, err := f.journal.write(func(yield func(change) bool) {
+		for b, changes := range taken {
+			for key, value := range changes {
+				if !yield(change{b.id, key, value}) {
+					return
+				}
+			}
+		}
+	})
+	if err != nil {
+		for b, changes := range taken {
+			b.giveBack(changes)
+		}
+	}
+	if n > 0 {
+		f.wrote(err)
+	}
+	return err
+}
+
+// close closes the file, if it is open.
+func (f *file) close() {
+	if f.journal != nil {
+		f.former = f.journal.info
+		f.journal.close()
+		f.journal = nil
+	}
 }
 
 // setAside gives the file another name, and returns nil if it could, or reason and why it could not.
@@ -222,21 +303,14 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// seal returns what is in the file for value: a checksum of the record, for bbolt has none, and the value.
-func seal(key []byte, value string) []byte {
-	return append(binary.BigEndian.AppendUint32(nil, checksum(key, []byte(value))), value...)
-}
-
-// unseal returns the value of a sealed record, unless it is damaged.
-func unseal(key, sealed []byte) (value string, ok bool) {
-	if len(sealed) < 4 || binary.BigEndian.Uint32(sealed) != checksum(key, sealed[4:]) {
-		return "", false
+// tell logs the first failure of a kind, and when it is over.
+func (f *file) tell(err error) {
+	switch {
+	case err != nil && err.Error() != f.cause:
+		f.cause = err.Error()
+		log.Warningf("Answers are not kept in %s: %v; they are in memory", f.path, err)
+	case err == nil && f.cause != "":
+		f.cause = ""
+		log.Infof("Answers are kept in %s again", f.path)
 	}
-	return string(sealed[4:]), true
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func checksum(key, value []byte) uint32 {
-	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
 }
