@@ -48,7 +48,7 @@ func ParseAddresses(args []string) ([]Address, error) {
 	}
 	switch {
 	case len(all) == 0:
-		return nil, errors.New("no upstream")
+		return nil, fmt.Errorf("no name server in '%s'", strings.Join(args, " "))
 	case len(all) > MaxUpstreams:
 		return nil, fmt.Errorf("'%s' are %d upstreams, at most %d are allowed", strings.Join(args, " "), len(all), MaxUpstreams)
 	}
