@@ -359,7 +359,9 @@ func TestMemory(t *testing.T) {
 		before := heap()
 		rs := records.New(records.Zones{"example.org.": {}})
 		for i := range n {
-			rs.Add(fmt.Sprintf("r%06d.example.org.", i), fmt.Sprintf("t%06d.example.", i%tc.targets), lookup.NoLimit)
+			if !rs.Add(fmt.Sprintf("r%06d.example.org.", i), fmt.Sprintf("t%06d.example.", i%tc.targets), lookup.NoLimit) {
+				t.Fatalf("record %d takes the place of another", i) // with the same hash
+			}
 		}
 		rs.Seal()
 		each := (heap() - before) / n

@@ -80,6 +80,9 @@ func startDoT(t *testing.T, cfg *tls.Config, h fake.Handler) (addr string) {
 func startDoH(t *testing.T, cfg *tls.Config, h fake.Handler) (addr string) {
 	t.Helper()
 	https := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != r.TLS.ServerName {
+			t.Errorf("the request is for host %q, and the handshake was for %q", r.Host, r.TLS.ServerName)
+		}
 		m, err := doh.RequestToMsg(r)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
