@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -287,7 +288,13 @@ func TestBadGateway(t *testing.T) {
 func TestPanicInExchange(t *testing.T) {
 	t.Parallel()
 	server, client, _ := certificate(t)
-	client.VerifyConnection = func(tls.ConnectionState) error { panic("in the handshake") }
+	var again atomic.Bool // for the health check that follows
+	client.VerifyConnection = func(tls.ConnectionState) error {
+		if !again.Swap(true) {
+			panic("in the handshake")
+		}
+		return nil
+	}
 	us, _, stop := startTLS(t, client, patient, "tls://"+startDoT(t, server, good))
 	defer stop()
 	_, err := us.Resolve(context.Background(), question, 1)
