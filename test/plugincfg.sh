@@ -14,6 +14,9 @@ chmod -R u+w "$work/coredns"
 cd "$work/coredns"
 
 sed -i '/^transfer:transfer$/a alias:github.com/coredns/alias' plugin.cfg
+# The same settings as in cluster/cluster.sh, and no paths in what is compiled: Go's build cache then serves both, wherever they build.
+export CGO_ENABLED=0 GOFLAGS
+GOFLAGS="$(go env GOFLAGS) -trimpath"
 go mod edit -replace "github.com/coredns/alias=$alias_dir"
 go get github.com/coredns/alias@v0.0.0
 go generate

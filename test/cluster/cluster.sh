@@ -33,18 +33,24 @@ end() {
 }
 trap end EXIT
 
-echo '-- programs'
+echo '-- programs, and a Debian'
+unshare --mount debootstrap --variant=minbase --include=bind9-dnsutils,ca-certificates,libcap2-bin trixie "$work/debian" >"$work/debootstrap.log" 2>&1 &
+debian=$!
+processes+=("$debian")
 export KUBERNETES COREDNS
 KUBERNETES=$(go -C "$here" list -m -f '{{.Version}}' k8s.io/kubernetes)
 COREDNS=$(go -C "$here/../.." list -m -f '{{.Version}}' github.com/coredns/coredns)
-export CGO_ENABLED=0 GOBIN=$work/bin
+# The same settings as in ../plugincfg.sh, and no paths in what is compiled: Go's build cache then serves both, and the page.
+export CGO_ENABLED=0 GOBIN=$work/bin GOFLAGS
+GOFLAGS="$(go env GOFLAGS) -trimpath"
 go -C "$here" install -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$KUBERNETES" tool
 (cd "$work" && go install -ldflags '-s -w' "github.com/coredns/coredns@$COREDNS")
 go -C "$here/../.." build -o "$work/bin/resolver" ./cmd/coredns
 unset CGO_ENABLED GOBIN
 
+wait "$debian" || { tail -n 20 "$work/debootstrap.log"; exit 1; }
+
 echo '-- a node'
-unshare --mount debootstrap --variant=minbase --include=bind9-dnsutils,ca-certificates,libcap2-bin trixie "$work/debian" >"$work/debootstrap.log"
 ip netns add "$node"
 slirp4netns --configure --netns-type=path "/run/netns/$node" tap0 >"$work/slirp4netns.log" 2>&1 &
 processes+=($!)
