@@ -41,12 +41,17 @@ export KUBERNETES COREDNS
 KUBERNETES=$(go -C "$here" list -m -f '{{.Version}}' k8s.io/kubernetes)
 COREDNS=$(go -C "$here/../.." list -m -f '{{.Version}}' github.com/coredns/coredns)
 # The same settings as in ../plugincfg.sh, and no paths in what is compiled: Go's build cache then serves both, and the page.
-export CGO_ENABLED=0 GOBIN=$work/bin GOFLAGS
+export CGO_ENABLED=0 GOFLAGS
 GOFLAGS="$(go env GOFLAGS) -trimpath"
-go -C "$here" install -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$KUBERNETES" tool
-(cd "$work" && go install -ldflags '-s -w' "github.com/coredns/coredns@$COREDNS")
-go -C "$here/../.." build -o "$work/bin/resolver" ./cmd/coredns
-unset CGO_ENABLED GOBIN
+# "go run" keeps the linked program in the cache too, which "go install" does not. cp is what runs it.
+mkdir "$work/bin"
+tools=$(go -C "$here" list tool)
+for tool in $tools; do
+	go -C "$here" run -exec cp -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$KUBERNETES" "$tool" "$work/bin/"
+done
+(cd "$work" && go run -exec cp -ldflags '-s -w' "github.com/coredns/coredns@$COREDNS" "$work/bin/")
+go -C "$here/../.." run -exec cp ./cmd/coredns "$work/bin/resolver"
+unset CGO_ENABLED
 
 wait "$debian" || { tail -n 20 "$work/debootstrap.log"; exit 1; }
 
