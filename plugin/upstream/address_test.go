@@ -63,7 +63,7 @@ func TestParseAddresses(t *testing.T) {
 func TestParseAddressesErrors(t *testing.T) {
 	empty, missing := file(t, "search example\n"), filepath.Join(t.TempDir(), "resolv.conf")
 	for args, want := range map[string]string{
-		"":                                 "no upstream",
+		"":                                 "no name server in ''",
 		"nowhere":                          `"nowhere"`,
 		"upstream.example:53":              `"upstream.example:53"`,
 		missing:                            missing,
