@@ -13,17 +13,19 @@ import (
 )
 
 const (
-	// OwnTTL is how long an answer of the backend is valid: a change in a zone is seen in this time.
+	// OwnTTL is how long an answer of the backend is valid: a change in a zone is seen within this time.
 	OwnTTL = time.Second
 
-	// foreignTTL is how long it is valid that the backend has no data of its own for a name.
+	// foreignTTL is how long an answer is valid for which the backend is not authoritative.
 	foreignTTL = 30 * time.Second
 
-	// maxRecords is how many records a response may have that is kept for the next query.
+	// maxRecords is how many records a response may have that is kept.
 	maxRecords = 32
 )
 
-// Answer is what the backend has for a question. It is valid for a moment, and must not be changed.
+// Answer is what the backend has for a question. It is valid for a moment, and must not be changed. A query of it that
+// timed out leaves the last answer in place, if there is one; otherwise TimedOut is set, and Alias may be nil although the
+// zone has one.
 type Answer struct {
 	Response
 	Alias *records.Alias // what the zone has in place of addresses, or nil
@@ -32,49 +34,55 @@ type Answer struct {
 	version *dns.SOA // of the zone, where that is known: while it is the same, the answer is valid
 }
 
-// slot has what the backend answered to a question.
-type slot struct {
-	answer   atomic.Pointer[Answer] // the last
-	querying sync.Mutex             // held by the one who queries the backend
+// cached is the cache entry of a question.
+type cached struct {
+	answer   atomic.Pointer[Answer] // the last one, or nil
+	querying sync.Mutex             // held by the caller who queries the backend
 }
 
-// slot returns the slot of q.
-func (b *Backend) slot(q lookup.Question) *slot {
-	if s, ok := b.answers.GetIfPresent(q); ok {
-		return s
+// entry returns the cache entry of q, which is added if need be.
+func (b *Backend) entry(q lookup.Question) *cached {
+	if c, ok := b.answers.GetIfPresent(q); ok {
+		return c
 	}
-	s, _ := b.answers.SetIfAbsent(q, new(slot))
-	return s
+	c, _ := b.answers.SetIfAbsent(q, new(cached))
+	return c
 }
 
-// last returns what the backend answered to q last, be it valid or not, or nil.
+// last returns the last answer to q, be it valid or not, or nil.
 func (b *Backend) last(q lookup.Question) *Answer {
-	if s, ok := b.answers.GetIfPresent(q); ok {
-		return s.answer.Load()
+	if c, ok := b.answers.GetIfPresent(q); ok {
+		return c.answer.Load()
 	}
 	return nil
 }
 
-// Len returns the number of questions for which an answer may be kept.
+// Len returns the number of questions with a cache entry, after the evictions that are due.
 func (b *Backend) Len() int {
-	b.answers.CleanUp() // evictions are due
+	b.answers.CleanUp()
 	return b.answers.EstimatedSize()
 }
 
-// Answer returns what the backend has for q. However many callers ask, the backend is queried once, and then not for
-// OwnTTL, or for 30 seconds when it has no data of its own.
+// Answer returns what the backend has for q. However many callers ask, the backend is queried once, and then not again for
+// OwnTTL, or for 30 seconds when it is not authoritative. Where ZoneOf finds the zone, it is not queried again before
+// the zone changes for an SOA record and for a name that has no addresses, and may have an ALIAS record. Responses of
+// more than 32 records are not kept.
 func (b *Backend) Answer(q lookup.Question) *Answer { return b.answer(q, nil) }
 
-// MayHaveAlias reports whether the zone that gave m, a response to an address query, may have an alias in its place.
+// MayHaveAlias reports whether the zone that gave m, a response to an address query, may have an alias in its place. If so,
+// Received finds it.
 func (b *Backend) MayHaveAlias(m *dns.Msg) bool {
 	return lookup.IsNodata(m) || b.cfg.Flatten != FlattenNone
 }
 
-// Received is Answer for a caller that has just got m from the backend.
+// Received is Answer for a caller that has just got m, a response to q, from the backend with a query of its own. It saves
+// that query, and an answer from before that contradicts m does not count. m may go on to the client through plugins
+// that change the message, but not its records.
 func (b *Backend) Received(q lookup.Question, m *dns.Msg) *Answer { return b.answer(q, m) }
 
-// Alias returns the alias that the backend's zone has for q, or nil. Unless query is set, it is nil too when the zone
-// had none a moment ago: then the client's own query tells.
+// Alias returns the alias that the backend's zone has for q, or nil. Unless query is set, it does not query the backend
+// when the last answer has no alias, or there is none, and returns nil: the query of the client, which is passed on to the
+// backend then, finds a new alias (see Received).
 func (b *Backend) Alias(q lookup.Question, query bool) *records.Alias {
 	last := b.last(q)
 	switch {
@@ -87,13 +95,13 @@ func (b *Backend) Alias(q lookup.Question, query bool) *records.Alias {
 }
 
 func (b *Backend) answer(q lookup.Question, received *dns.Msg) *Answer {
-	s := b.slot(q)
-	if a := s.answer.Load(); b.isValid(q, a, received) {
+	c := b.entry(q)
+	if a := c.answer.Load(); b.isValid(q, a, received) {
 		return a
 	}
-	s.querying.Lock()
-	defer s.querying.Unlock()
-	last, now := s.answer.Load(), b.cfg.Now()
+	c.querying.Lock()
+	defer c.querying.Unlock()
+	last, now := c.answer.Load(), b.cfg.Now()
 	if b.isValid(q, last, received) {
 		return last
 	}
@@ -101,7 +109,7 @@ func (b *Backend) answer(q lookup.Question, received *dns.Msg) *Answer {
 	if received == nil {
 		first = b.Query(q.Name, q.Type)
 	} else {
-		kept := *received // which goes on to the client, and through plugins that change it
+		kept := *received // received goes on to the client, through plugins that change it
 		first.Msg = &kept
 	}
 	a := b.complete(q, first)
@@ -113,9 +121,9 @@ func (b *Backend) answer(q lookup.Question, received *dns.Msg) *Answer {
 	}
 	a.until = now.Add(a.ttl())
 	if a.isLarge() {
-		s.answer.Store(nil)
+		c.answer.Store(nil)
 	} else {
-		s.answer.Store(a)
+		c.answer.Store(a)
 	}
 	return a
 }
@@ -125,8 +133,8 @@ func (a *Answer) isLarge() bool {
 	return a.Msg != nil && len(a.Msg.Answer)+len(a.Msg.Ns)+len(a.Msg.Extra) > maxRecords
 }
 
-// isValid reports whether a, which the backend answered to q and may be nil, is valid now, and not contradicted by what
-// was just received.
+// isValid reports whether a, an answer to q or nil, is valid now, and is not contradicted by received, a response that the
+// backend has just given, or nil. An answer with an alias is never contradicted.
 func (b *Backend) isValid(q lookup.Question, a *Answer, received *dns.Msg) bool {
 	if a == nil || !b.cfg.Now().Before(a.until) && !b.isUnchanged(a, q.Name) {
 		return false
@@ -142,8 +150,8 @@ func (a *Answer) ttl() time.Duration {
 	return foreignTTL
 }
 
-// complete returns what the backend has for q, to which it responded first: where it has no such records, what stands in
-// their place.
+// complete returns the answer to q that begins with first, the backend's response: where that has no addresses, it queries
+// for what stands in their place.
 func (b *Backend) complete(q lookup.Question, first Response) *Answer {
 	a := &Answer{Response: first}
 	switch {
@@ -154,8 +162,7 @@ func (b *Backend) complete(q lookup.Question, first Response) *Answer {
 	case lookup.IsNodata(a.Msg):
 		r := b.Query(q.Name, rdata.TypeALIAS)
 		a.Alias, a.TimedOut = b.aliasIn(r, q.Name), r.TimedOut
-		if server := b.server.Load(); a.Alias == nil && server != nil {
-			// etcd leaves a CNAME record out when it cannot look up by itself where that leads.
+		if server := b.server.Load(); a.Alias == nil && server != nil { // see UseServer
 			r = b.queryThrough(server, q)
 			a.Alias, a.TimedOut = b.flattened(r, q.Name), a.TimedOut || r.TimedOut
 		}
@@ -165,8 +172,8 @@ func (b *Backend) complete(q lookup.Question, first Response) *Answer {
 	return a
 }
 
-// SOA returns a copy of the SOA record of the backend's zone that the name of q is in, or nil. It looks first into what
-// the backend answered to q.
+// SOA returns a copy of the SOA record of the backend's zone that the name of q is in, or nil. It belongs to the caller.
+// When a valid answer to q has it, the backend is not queried.
 func (b *Backend) SOA(q lookup.Question) *dns.SOA {
 	if last := b.last(q); b.isValid(q, last, nil) {
 		if soa := last.SOA(q.Name); soa != nil {

@@ -1,7 +1,11 @@
-// Package backend is the next plugins in the server block as a source of data: it queries them, keeps what they answer
-// for a moment, knows when their zone is unchanged, and finds the aliases that their zones have.
+// Package backend queries the backend: the next plugins in the server block, which hold the zone's other data. It keeps
+// the backend's answers for a moment, or for as long as the zone is unchanged where that is known, and finds the aliases
+// that the zone has: its ALIAS records and, with Flatten, CNAME records.
 //
 // It must not know the aliases of the Corefile, what is looked up through upstreams, or what a client gets.
+//
+// A caller makes a Backend with New and sets its fields. Backend.Answer is what it needs then; Query is for the rare
+// case in which an answer from a moment ago will not do.
 package backend
 
 import (
@@ -26,67 +30,74 @@ import (
 
 var log = clog.NewWithPlugin("alias")
 
-// Config is what a Backend is made of.
+// Config is what a Backend is made of. All fields but Flatten have to be set.
 type Config struct {
-	Zones      records.Zones
-	Flatten    Flatten
-	Timeout    time.Duration // of one query
-	Concurrent int           // queries in flight at most: the backend may be stuck
-	Size       int           // answers kept at most
-	Now        func() time.Time
-	Warn       func(format string, v ...any) // logs what stays wrong until somebody changes it, once
+	Zones      records.Zones    // that the plugin applies to; each question is about a name in one of them
+	Flatten    Flatten          // which CNAME records are aliases
+	Timeout    time.Duration    // of one query; an Answer may take several queries
+	Concurrent int              // queries in flight at most: the backend may be stuck
+	Size       int              // answers kept at most
+	Now        func() time.Time // the clock
+
+	// Warn is called with a message for the operator each time that a fault in a zone is found, at most once a second for a
+	// question. It logs the message once: the fault stays until the operator changes the zone or the Corefile.
+	Warn func(format string, v ...any)
 }
 
-// Backend is the next plugins as a source. It is safe for concurrent use once its fields are set.
+// Backend is the backend as a source of data. It is safe for concurrent use once its fields are set, which is before the
+// first query.
 type Backend struct {
-	Next   plugin.Handler // the first of the next plugins; may be nil. Set it before the first query.
-	Signs  bool           // the dnssec plugin is in the server block. Set it before the first query.
-	ZoneOf ZoneFinder     // may be nil. Set it before the first query.
+	Next   plugin.Handler // the first of the next plugins, or nil when there are none
+	Signs  bool           // the dnssec plugin is in the server block
+	ZoneOf ZoneFinder     // finds the zones whose changes can be seen, see ZonesOf; or nil
 
 	cfg     Config
-	answers *otter.Cache[lookup.Question, *slot]
+	answers *otter.Cache[lookup.Question, *cached]
 	queries *semaphore.Weighted
-	server  atomic.Pointer[dnsserver.Server] // set when there is something to flatten
+	server  atomic.Pointer[dnsserver.Server] // see UseServer; or nil
 }
 
 // New returns the Backend that cfg describes.
 func New(cfg Config) *Backend {
 	return &Backend{
 		cfg:     cfg,
-		answers: otter.Must(&otter.Options[lookup.Question, *slot]{MaximumSize: cfg.Size}),
+		answers: otter.Must(&otter.Options[lookup.Question, *cached]{MaximumSize: cfg.Size}),
 		queries: semaphore.NewWeighted(int64(cfg.Concurrent)),
 	}
 }
 
-// Response is what the backend answers to one query. Its message belongs to the backend and must not be changed.
+// Response is what the backend answers to one query. The message and its records must not be changed: file and others hand
+// out the very records of the zone.
 type Response struct {
 	Msg      *dns.Msg // nil when the backend gave no response
 	Wildcard string   // the name of the wildcard that Msg was made from, or ""
-	TimedOut bool     // the backend did not respond in time
+	TimedOut bool     // the backend did not respond in time, or too many queries are in flight
 	Unable   bool     // the backend cannot answer: its zone has expired, or has not been transferred yet
 }
 
-// insideKey marks the context of the queries that the Backend itself asks through the server.
+// insideKey marks the context of the queries that the Backend itself makes with a server.
 type insideKey struct{}
 
-// IsInside reports whether ctx is that of a query that the Backend asked through the server: its answer may not depend
-// on what the Backend finds.
+// IsInside reports whether ctx is that of a query that the Backend itself made with a server, see UseServer, and that has
+// come back through that. The plugin passes such a query on: what the Backend finds depends on its answer.
 func IsInside(ctx context.Context) bool { return ctx.Value(insideKey{}) != nil }
 
-// UseServer says that server asks the plugin. With Flatten the backend may need a server to look up in. Without the
-// server in the context, file does not look up by itself where a CNAME record leads.
+// UseServer keeps the server in ctx, the context of a client's query, for Flatten: etcd and its like look up in the server
+// where a CNAME record leads, and leave the record out when they cannot. All other queries are made without a server, so
+// that file does not look up by itself where a CNAME record leads.
 func (b *Backend) UseServer(ctx context.Context) {
 	if server, ok := ctx.Value(dnsserver.Key{}).(*dnsserver.Server); ok && b.cfg.Flatten != FlattenNone {
 		b.server.Store(server)
 	}
 }
 
-// Query queries the backend, and waits for the response until the timeout.
+// Query queries the backend, once, and waits for the response until the timeout. name is fully qualified; the class is IN.
+// A panic of the backend is logged, and there is no response.
 func (b *Backend) Query(name string, qtype uint16) Response {
 	return b.query(context.Background(), name, qtype)
 }
 
-// queryThrough is Query with a server that the backend can look up in.
+// queryThrough is Query with a server in which the backend can look up.
 func (b *Backend) queryThrough(server *dnsserver.Server, q lookup.Question) Response {
 	ctx := context.WithValue(context.Background(), dnsserver.Key{}, server)
 	return b.query(context.WithValue(ctx, insideKey{}, true), q.Name, q.Type)
@@ -126,7 +137,7 @@ func (b *Backend) exchange(ctx context.Context, name string, qtype uint16) (r Re
 		Question: []dns.Question{{Name: name, Qtype: qtype, Qclass: dns.ClassINET}},
 	}
 	if qtype == rdata.TypeALIAS {
-		m.SetEdns0(dns.MaxMsgSize-1, true) // is it signed?
+		m.SetEdns0(dns.MaxMsgSize-1, true) // with its signatures, if the zone is signed
 	}
 	ctx = metadata.ContextWithMetadata(ctx)
 	w := nonwriter.New(lookup.Client{})

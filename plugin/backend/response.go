@@ -9,10 +9,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Own reports whether the backend answers with authority, and not with a referral or what it got elsewhere.
+// Own reports whether the backend is authoritative for r: it is no referral, and comes from no other server.
 func (r Response) Own() bool { return r.Msg != nil && r.Msg.Authoritative }
 
-// Exists reports whether the backend's zone has the name, which is in zone, or has delegated it.
+// Exists reports whether the backend's zone has the name that it was queried for, which is in zone, or has delegated it. A
+// name that only a wildcard matches does not exist (RFC 4592, section 2.2.3), nor does one of which there is no response.
 func (r Response) Exists(zone string) bool {
 	switch {
 	case r.Msg == nil, r.Wildcard != "":
@@ -26,7 +27,9 @@ func (r Response) Exists(zone string) bool {
 	})
 }
 
-// Addresses returns the addresses that the backend itself has for q, one after the other, and their TTL in seconds.
+// Addresses returns the addresses that r, a response to q, has for it, along CNAME records: one after the other, and their
+// TTL in seconds, which is the smallest on the way. There are none when the CNAME records loop. The addresses belong to
+// the caller.
 func (r Response) Addresses(q lookup.Question) ([]byte, uint32) {
 	if r.Msg == nil || r.Msg.Rcode != dns.RcodeSuccess {
 		return nil, 0
@@ -39,7 +42,7 @@ func (r Response) Addresses(q lookup.Question) ([]byte, uint32) {
 	return addrs, c.TTL()
 }
 
-// SOA returns a copy of the SOA record in r of a zone that name is in, or nil.
+// SOA returns a copy of the SOA record in r of a zone that name is in, or nil. It belongs to the caller.
 func (r Response) SOA(name string) *dns.SOA {
 	if r.Msg == nil {
 		return nil
@@ -54,8 +57,8 @@ func (r Response) SOA(name string) *dns.SOA {
 	return lookup.WithSerial(soa, soa.Serial)
 }
 
-// Signer returns the name of the zone whose signatures are in r, or "" when there are none. With signatures the zone is
-// signed already.
+// Signer returns the name of the zone whose signatures are in r, or "" when there are none. If there are, the zone was
+// signed before the backend loaded it.
 func (r Response) Signer() string {
 	if r.Msg == nil {
 		return ""
@@ -70,7 +73,8 @@ func (r Response) Signer() string {
 	return ""
 }
 
-// isReferral reports whether m says that the name is in a zone of somebody else.
+// isReferral reports whether m refers to the name servers of another zone. A negative answer may have NS records too, but
+// beside the SOA record (RFC 2308, section 2.2).
 func isReferral(m *dns.Msg) bool {
 	return m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0 && lookup.HasType(m.Ns, dns.TypeNS) && !lookup.HasType(m.Ns, dns.TypeSOA)
 }

@@ -14,19 +14,22 @@ import (
 	"github.com/miekg/dns"
 )
 
-// file, auto and secondary replace all that a zone has when it changes, and with it the SOA record, of which they hand out the
-// very one that they have. So as long as that is the same, what they answered is valid: a zone of a million aliases need not be
-// queried for each of them once a second. Other plugins have nothing of the kind.
+// file, auto and secondary replace all records of a zone when it changes, and with them the SOA record. They hand out that
+// very record, not a copy. So while the pointer is the same, what they answered is valid: a zone of a million aliases need
+// not be queried for each of them once a second. Of other plugins nothing of the kind is known.
 
-// ZoneFinder returns the zone that answers for a name, or nil. It is safe for concurrent use.
+// ZoneFinder returns the zone that answers for a name, which is lower case and fully qualified, or nil. It is safe for
+// concurrent use. The zone belongs to its plugin: it is locked before it is read.
 type ZoneFinder func(name string) *file.Zone
 
-// ZonesOf returns what finds the zones of the plugins that come right behind alias in the server block, in their order.
+// ZonesOf returns the ZoneFinder for behind, the plugins that come right behind alias in the server block, in their
+// order. It finds the zones of file, auto and secondary, and of no plugin that comes behind another one: that one may
+// answer first.
 func ZonesOf(behind []plugin.Handler) ZoneFinder {
 	var finders []ZoneFinder
 	for _, h := range behind {
 		f := zonesOf(h)
-		if f == nil { // it may answer before those that follow it
+		if f == nil {
 			break
 		}
 		finders = append(finders, f)
@@ -41,8 +44,8 @@ func ZonesOf(behind []plugin.Handler) ZoneFinder {
 	}
 }
 
-// zonesOf returns what finds the zones of h, or nil when it is no plugin that has any. A member of one of secondary's catalog
-// zones is not found, but then its SOA record is not that of the zone that is.
+// zonesOf returns the ZoneFinder for h, or nil when it is no plugin whose zones can be found. A member of one of secondary's
+// catalog zones is not found. If another zone is found in its place, that has another SOA record, and nothing is kept.
 func zonesOf(h plugin.Handler) ZoneFinder {
 	switch h := h.(type) {
 	case file.File:
@@ -60,8 +63,8 @@ func zonesOf(h plugin.Handler) ZoneFinder {
 	return nil
 }
 
-// versionOf returns the SOA record that m, the backend's response to q, has straight from the zone, or nil. It has none when it
-// has to do with more than the zone.
+// versionOf returns the SOA record that m, the backend's response to q, has straight from the zone, or nil. It is nil for a
+// response with other records too: a CNAME record may lead to another zone, which changes on its own.
 func versionOf(m *dns.Msg, q lookup.Question) *dns.SOA {
 	switch {
 	case m == nil, !m.Authoritative:
@@ -75,7 +78,8 @@ func versionOf(m *dns.Msg, q lookup.Question) *dns.SOA {
 	return nil
 }
 
-// isUnchanged reports whether the zone of name is still that which a came from.
+// isUnchanged reports whether the zone of name is known to be what it was when a came from it. A zone that has expired no
+// longer answers.
 func (b *Backend) isUnchanged(a *Answer, name string) bool {
 	if a.version == nil || b.ZoneOf == nil {
 		return false

@@ -11,8 +11,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// aliasIn returns the alias that the ALIAS records of name in r make, or nil. Of several the first in canonical order
-// counts.
+// aliasIn returns the alias that the ALIAS records of name in r make, or nil when there are none, or the backend is not
+// authoritative. Of several the first in canonical order counts (RFC 4034, section 6.3).
 func (b *Backend) aliasIn(r Response, name string) *records.Alias {
 	if !r.Own() {
 		return nil
@@ -44,19 +44,16 @@ func (b *Backend) aliasIn(r Response, name string) *records.Alias {
 	return b.cfg.Zones.NewAlias(name, strings.ToLower(first.Target), ttl)
 }
 
-// Flatten says which CNAME records of the backend are aliases.
+// Flatten says which CNAME records of the backend are aliases, for queries of addresses.
 type Flatten uint8
 
 const (
-	// FlattenNone: none.
-	FlattenNone Flatten = iota
-	// FlattenApex: those at the apex of a zone.
-	FlattenApex
-	// FlattenAll: all.
-	FlattenAll
+	FlattenNone Flatten = iota // none of them
+	FlattenApex                // those at the apex of a zone: one of Config.Zones, or a zone of the backend below them
+	FlattenAll                 // all of them
 )
 
-// flattened returns the alias that the CNAME record of name in r is, or nil.
+// flattened returns the alias that the CNAME record of name in r is, or nil when it has none, or it is not to be flattened.
 func (b *Backend) flattened(r Response, name string) *records.Alias {
 	if r.Msg == nil {
 		return nil
@@ -69,8 +66,8 @@ func (b *Backend) flattened(r Response, name string) *records.Alias {
 	return b.cfg.Zones.NewAlias(name, lookup.Canonical(cname.Target), lookup.TTLOf(cname))
 }
 
-// isApex reports whether name is one of the zones, or the apex of a zone that the backend has below them, when it has
-// own data there.
+// isApex reports whether name is one of the zones, or the apex of a zone that the backend has below them. own says that the
+// backend is authoritative for the name: otherwise it has no zone there.
 func (b *Backend) isApex(name string, own bool) bool {
 	if _, ok := b.cfg.Zones[name]; ok || !own {
 		return ok
