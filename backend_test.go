@@ -3,7 +3,6 @@ package alias
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,49 +17,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 )
-
-// When the backend answer has expired, many queries at once make one query for the addresses and one for the alias.
-func TestBackendAskedOnce(t *testing.T) {
-	up := fake.New(t, good)
-	backend := &zoneBackend{delay: 20 * time.Millisecond}
-	backend.zone.Store(zoneFile(t, nil, "example.org. 60 IN ALIAS target.example.", "www.example.org. 60 IN A 203.0.113.80"))
-	a, c := newAlias(t, "example.org", "record inside www.example.org\nrecord *.w target.example\nupstream "+up.Addr, backend)
-	for name, want := range map[string]int32{"example.org.": 2, "inside.example.org.": 1, "x.w.example.org.": 1} {
-		query(t, a, name, dns.TypeA)
-		for range 3 {
-			c.Advance(time.Second)
-			before := backend.queries.Load()
-			var clients sync.WaitGroup
-			for range 100 {
-				clients.Go(func() {
-					if m := query(t, a, name, dns.TypeA); len(m.Answer) != 1 {
-						t.Errorf("got %v", m)
-					}
-				})
-			}
-			clients.Wait()
-			if n := backend.queries.Load() - before; n != want {
-				t.Errorf("%s: the backend was asked %d times, want %d", name, n, want)
-			}
-		}
-	}
-}
-
-// A backend that does not answer in time does not take the alias away.
-func TestSlowBackend(t *testing.T) {
-	up := fake.New(t, good)
-	backend := new(zoneBackend)
-	backend.zone.Store(zoneFile(t, nil, "example.org. 60 IN ALIAS target.example."))
-	a, c := newAlias(t, "example.org", "timeout 100ms\nupstream "+up.Addr, backend)
-	query(t, a, "example.org.", dns.TypeA)
-	backend.gone.Store(true)
-	for range 3 {
-		c.Advance(time.Second)
-		if m := query(t, a, "example.org.", dns.TypeA); len(m.Answer) != 1 {
-			t.Errorf("got %v", m)
-		}
-	}
-}
 
 // A backend answers at once that there are no addresses, and not in time whether there is an alias: resolvers must not
 // cache the negative answer for long.
@@ -160,22 +116,6 @@ func TestSlowChain(t *testing.T) {
 	}
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("took %s", took)
-	}
-}
-
-// The queries to a backend that is stuck, and ignores its context, are bounded.
-func TestStuckBackend(t *testing.T) {
-	up := fake.New(t, good)
-	stuck := make(chan struct{})
-	defer close(stuck)
-	next := plugin.HandlerFunc(func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) { <-stuck; return 0, nil })
-	a, _ := newAlias(t, "example.org", "record @ b.example.org\ntimeout 1ms\nmax_concurrent 8\nupstream "+up.Addr, next)
-	before := runtime.NumGoroutine()
-	for i := range 100 {
-		a.backend.Answer(question(fmt.Sprintf("n%d.example.org.", i), dns.TypeA))
-	}
-	if n := runtime.NumGoroutine() - before; n > 10 {
-		t.Errorf("%d goroutines wait for the backend", n)
 	}
 }
 

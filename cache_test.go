@@ -2,7 +2,6 @@ package alias
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -281,19 +280,6 @@ func TestPopularNameNeverWaits(t *testing.T) {
 	})
 }
 
-// At most cache_size answers are cached, whatever clients query.
-func TestCacheSize(t *testing.T) {
-	inBubble(t, "cache_size 100", func(t *testing.T, a *Alias, r *fakeResolver) {
-		for i := range 10_000 {
-			a.cache.get(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), lookup.NoLimit, "", nil)
-		}
-		synctest.Wait()
-		if n := a.cache.entries.Len(); n > 100 {
-			t.Errorf("%d answers are cached", n)
-		}
-	})
-}
-
 // Only another set of addresses is a change: neither their order nor the TTL count.
 func TestAddressChanges(t *testing.T) {
 	two := []byte{192, 0, 2, 1, 192, 0, 2, 2}
@@ -362,15 +348,6 @@ func sum(t *testing.T, h prometheus.Histogram) float64 {
 		t.Fatal(err)
 	}
 	return m.GetHistogram().GetSampleSum()
-}
-
-func TestAsFailure(t *testing.T) {
-	if f := lookup.AsFailure(fmt.Errorf("wrapped: %w", errDown)); f != errDown {
-		t.Errorf("got %v", f)
-	}
-	if f := lookup.AsFailure(errors.New("other")); f.Outcome != "error" || f.Error() != "error: other" {
-		t.Errorf("got %v", f)
-	}
 }
 
 // While the resolver fails, a flood of queries for other targets does not evict the last answers for popular names. Each

@@ -316,19 +316,6 @@ func TestOnFailure(t *testing.T) {
 	}
 }
 
-// One slow upstream of two: the attempt after it goes to the other.
-func TestOneSlowOfTwo(t *testing.T) {
-	slow, fast := fake.New(t, nil), fake.New(t, good)
-	for i, order := range []string{slow.Addr + " " + fast.Addr, fast.Addr + " " + slow.Addr} {
-		a, _ := newAlias(t, "example.org", fmt.Sprintf("record @ target.example\ntimeout %s\nupstream %s", testTimeout, order), zoneFile(t, nil))
-		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-			if m := query(t, a, "example.org.", qtype); len(m.Answer) != 1 {
-				t.Errorf("order %d, %s: %v", i, dns.TypeToString[qtype], m)
-			}
-		}
-	}
-}
-
 // wait waits until cond holds.
 func wait(t testing.TB, most time.Duration, complaint string, cond func() bool) {
 	t.Helper()
@@ -337,40 +324,6 @@ func wait(t testing.TB, most time.Duration, complaint string, cond func() bool) 
 			t.Fatal(complaint)
 		}
 	}
-}
-
-// A connection that the upstream has closed while it was idle costs no attempt.
-func TestIdleConnectionClosed(t *testing.T) {
-	var tcp atomic.Int32
-	up := fake.New(t, overUDP(truncated, func(w dns.ResponseWriter, r *dns.Msg) {
-		tcp.Add(1)
-		good(w, r)
-		w.Close()
-	}))
-	a, c := newAlias(t, "example.org", "record @ target.example\nretries 0\nupstream "+up.Addr, nil)
-	for range 3 {
-		if m := query(t, a, "example.org.", dns.TypeA); len(m.Answer) != 1 || ede(m) != nil {
-			t.Fatalf("got %v", m)
-		}
-		c.Advance(time.Hour)
-		time.Sleep(10 * time.Millisecond) // for the end of the connection to arrive
-	}
-	if tcp.Load() != 3 {
-		t.Errorf("%d queries over TCP, want 3", tcp.Load())
-	}
-}
-
-// A response with the wrong ID, from a spoofer, may come before the right one.
-func TestSpoofedThenRight(t *testing.T) {
-	up := fake.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
-		spoof := new(dns.Msg).SetReply(r)
-		spoof.Id++
-		spoof.Answer = fake.RRs("target.example. 300 IN A 203.0.113.66")
-		w.WriteMsg(spoof)
-		good(w, r)
-	})
-	a, _ := outcomeAlias(t, up, "", nil)
-	wantText(t, "answer", query(t, a, "example.org.", dns.TypeA).Answer, "example.org. 300 IN A "+v4)
 }
 
 // A stop waits for the attempt in flight, and no further attempt is made.

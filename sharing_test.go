@@ -136,36 +136,6 @@ func TestWrites(t *testing.T) {
 	}
 }
 
-// A restart brings everything back, in whatever order the server blocks that share it, with different sizes, start and stop.
-func TestRestartShared(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "db")
-	for round, sizes := range [][]int{{10, 1000}, {1000, 10}, {10, 1000}, {10, 1000}} {
-		var as []*Alias
-		for i, size := range sizes {
-			cfg, err := parseBlock([]string{"example.org", "example.net"}[i], fmt.Sprintf("upstream 127.0.0.1:1\npersist %s\ncache_size %d", path, size))
-			if err != nil {
-				t.Fatal(err)
-			}
-			as = append(as, cfg.build())
-		}
-		for _, a := range as {
-			a.start()
-		}
-		es := as[0].cache.entries
-		for i := range 900 {
-			if round == 0 {
-				as[0].cache.settle(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), "", answers.None, lookup.Outcome{Addrs: addrs1, TTL: 300}, nil)
-			}
-		}
-		if n, size := es.Len(), es.Size(); n != 900 || size != 1010 {
-			t.Errorf("round %d: %d answers of 900, there is room for %d", round, n, size)
-		}
-		for _, a := range as {
-			a.end(true)
-		}
-	}
-}
-
 // An alias uses its cached pointer no longer than the cache has the entry.
 func TestCachedPointers(t *testing.T) {
 	const size, names, searches = 20, 400, 16

@@ -10,7 +10,6 @@ import (
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
-	"github.com/coredns/coredns/plugin/auto"
 	"github.com/coredns/coredns/plugin/file"
 	"github.com/coredns/coredns/plugin/secondary"
 
@@ -121,35 +120,6 @@ func TestUnchangedZone(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// A zone of auto that is closer than the one before takes its place.
-func TestCloserZone(t *testing.T) {
-	up := fake.New(t, fake.Zone("one.example. 3600 IN A 192.0.2.1", "two.example. 3600 IN A 192.0.2.2"))
-	a, c := newAlias(t, "example.org", "upstream "+up.Addr, nil)
-	zones := &auto.Zones{Z: map[string]*file.Zone{}}
-	h := auto.Auto{Zones: zones}
-	blockOf(t, a, a, h)
-	closer := parseZone(t, "sub.example.org.", "www.sub.example.org. 60 IN ALIAS two.example.")
-	wide := parseZone(t, "example.org.", "www.sub.example.org. 60 IN ALIAS one.example.")
-	zones.Z["example.org."] = wide
-	a.backend.Next = file.File{Zones: file.Zones{Z: zones.Z, Names: []string{"example.org."}}}
-	if m := query(t, a, "www.sub.example.org.", dns.TypeA); len(m.Answer) != 1 {
-		t.Fatalf("got %v", m)
-	}
-	kept := a.backend.Answer(question("www.sub.example.org.", dns.TypeA))
-	c.Advance(2 * time.Second)
-	if a.backend.Answer(question("www.sub.example.org.", dns.TypeA)) != kept {
-		t.Error("the answer is not valid any more, although the zone is unchanged")
-	}
-	zones.Lock()
-	zones.Z["sub.example.org."] = closer
-	zones.Unlock()
-	a.backend.Next = file.File{Zones: file.Zones{Z: zones.Z, Names: []string{"example.org.", "sub.example.org."}}}
-	c.Advance(2 * time.Second)
-	if m := query(t, a, "www.sub.example.org.", dns.TypeA); len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != "192.0.2.2" {
-		t.Errorf("got %v", m)
 	}
 }
 
