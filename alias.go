@@ -86,11 +86,11 @@ type incoming struct {
 
 // ServeDNS implements plugin.Handler.
 func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	state := request.Request{W: w, Req: r}
-	if r.Opcode != dns.OpcodeQuery || state.QClass() != dns.ClassINET {
+	question, class := questionOf(r)
+	if r.Opcode != dns.OpcodeQuery || class != dns.ClassINET {
 		return plugin.NextOrFailure(a.Name(), a.backend.Next, ctx, w, r)
 	}
-	q := incoming{Question: lookup.Question{Name: state.Name(), Type: state.QType()}}
+	q := incoming{Question: question}
 	q.record, q.exists = a.records.Find(q.Name)
 	if a.targetFrom != "" {
 		q.target = a.labelled(ctx, q.Name)
@@ -104,10 +104,15 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		return a.pass(ctx, w, r, &q)
 	}
 	if al := a.find(&q, false); al != nil {
-		ans := a.resolve(q.Question, al)
-		return a.write(ctx, w, r, &ans)
+		return a.serve(ctx, w, r, q.Question, al)
 	}
 	return a.passAddress(ctx, w, r, &q)
+}
+
+// questionOf returns the question of r, and its class.
+func questionOf(r *dns.Msg) (q lookup.Question, class uint16) {
+	state := request.Request{Req: r}
+	return lookup.Question{Name: state.Name(), Type: state.QType()}, state.QClass()
 }
 
 // find returns the alias that q is answered with, or nil when there is none. Unless query is set, it is nil too when the
@@ -150,9 +155,11 @@ func (a *Alias) labelled(ctx context.Context, name string) string {
 	return target
 }
 
-// write sends ans as the response to r.
-func (a *Alias) write(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, ans *answer) (int, error) {
-	server := a.count(ctx, ans)
+// serve writes the answer to q from al as the response to r.
+func (a *Alias) serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q lookup.Question, al *records.Alias) (int, error) {
+	var ans answer
+	a.resolve(&ans, q, al)
+	server := a.count(ctx, &ans)
 	if r.IsEdns0() != nil {
 		ans.EDE = ans.extendedError()
 	}

@@ -43,8 +43,7 @@ func (a *Alias) passAddress(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 		has := a.backend.Received(q.Question, held.m)
 		switch {
 		case has.Alias != nil:
-			ans := a.resolve(q.Question, has.Alias)
-			return a.write(ctx, w, r, &ans)
+			return a.serve(ctx, w, r, q.Question, has.Alias)
 		case has.TimedOut && a.onFailure != dns.RcodeSuccess: // there may be an alias
 			return a.onFailure, nil
 		case has.TimedOut: // and no resolver is to cache for long that there is nothing
@@ -74,7 +73,8 @@ func (a *Alias) completed(ctx context.Context, m *dns.Msg, q *incoming) *dns.Msg
 	if al == nil {
 		return m
 	}
-	ans := a.resolve(end.Question, al)
+	var ans answer
+	a.resolve(&ans, end.Question, al)
 	a.count(ctx, &ans)
 	n := *m
 	n.Rcode, n.Ns = ans.Rcode, ans.NS

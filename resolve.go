@@ -44,64 +44,67 @@ func (ans *answer) extendedError() *dns.EDNS0_EDE {
 	return ede
 }
 
-// resolve makes the answer to q from al: from this server's own data, from what is cached or an upstream answers,
-// and without all these from the backend's own addresses.
-func (a *Alias) resolve(q lookup.Question, al *records.Alias) answer {
-	d, err := a.locate(al, q.Type)
-	ans := a.answerFrom(q, al, d, err)
+// resolve sets ans, which is empty, to the answer to q from al: from this server's own data, from what is cached or an
+// upstream answers, and without all these from the backend's own addresses. An answer is set and not returned, because
+// the goroutine of a query has a small stack, and each copy brings it nearer to the size where the runtime moves it.
+func (a *Alias) resolve(ans *answer, q lookup.Question, al *records.Alias) {
 	ans.alias = al
-	return ans
+	if !al.Inside {
+		a.setCached(ans, q, &destination{Question: lookup.Question{Name: al.Target, Type: q.Type}, limit: al.TTL}, al.Cached(q.Type))
+		return
+	}
+	d, err := a.locate(al, q.Type)
+	switch {
+	case err != nil:
+		a.warnings.warnOnce("Alias to %s %s fails: %v", al.Target, dns.TypeToString[q.Type], err)
+		a.setFailure(ans, q, lookup.AsFailure(err))
+	case d.own:
+		a.set(ans, q, d.addrs, hit, a.cache.clamp(d.limit))
+	default:
+		a.setCached(ans, q, &d, nil) // where the alias leads may change, so it keeps no cached pointer
+	}
 }
 
-// answerFrom makes the answer to q from where al leads, unless err says why it leads nowhere.
-func (a *Alias) answerFrom(q lookup.Question, al *records.Alias, d destination, err error) answer {
-	if err != nil {
-		a.warnings.warnOnce("Alias to %s %s fails: %v", al.Target, dns.TypeToString[q.Type], err)
-		return a.fail(q, lookup.AsFailure(err))
-	}
-	if d.own {
-		return a.answer(q, d.addrs, hit, a.cache.clamp(d.limit))
-	}
-	var cached *answers.Ref
-	if !al.Inside { // otherwise where it leads may change
-		cached = al.Cached(q.Type)
-	}
-	e, left, status := a.cache.get(d.Question, d.limit, al.Zone, cached)
+// setCached sets ans from the cache, for the destination of the alias. cached is its cached pointer, or nil.
+func (a *Alias) setCached(ans *answer, q lookup.Question, d *destination, cached *answers.Ref) {
+	e, left, status := a.cache.get(d.Question, d.limit, ans.alias.Zone, cached)
 	switch {
 	case status == failed:
-		return a.fail(q, e.LastFailure())
+		a.setFailure(ans, q, e.LastFailure())
 	case d.links+e.Links > lookup.MaxLinks:
-		return a.fail(q, lookup.TooLong())
+		a.setFailure(ans, q, lookup.TooLong())
 	case status == stale || left <= 0:
-		ans := a.answer(q, e.Addrs, stale, a.staleTTL)
+		a.set(ans, q, e.Addrs, stale, a.staleTTL)
 		ans.age, ans.cause = -left, e.LastFailure()
-		return ans
+	default:
+		// Whole seconds of age make the TTL count down.
+		a.set(ans, q, e.Addrs, status, uint32((left+time.Second-1)/time.Second))
 	}
-	// Whole seconds of age make the TTL count down.
-	return a.answer(q, e.Addrs, status, uint32((left+time.Second-1)/time.Second))
 }
 
-// answer returns the answer with addrs, or the negative answer when there are none.
-func (a *Alias) answer(q lookup.Question, addrs []byte, s status, ttl uint32) answer {
+// set sets ans to addrs, or to a negative answer when there are none.
+func (a *Alias) set(ans *answer, q lookup.Question, addrs []byte, s status, ttl uint32) {
 	if len(addrs) > 0 {
-		return answer{status: s, Response: wire.Response{Addrs: addrs, TTL: ttl}}
+		ans.status, ans.Addrs, ans.TTL = s, addrs, ttl
+		return
 	}
 	if s != stale {
 		s, ttl = nodata, lookup.NoLimit
 	}
-	return answer{status: s, Response: wire.Response{NS: a.authority(q, ttl)}}
+	ans.status, ans.NS = s, a.authority(q, ttl)
 }
 
-// fail returns what a client gets when the lookup failed and no usable answer is cached.
-func (a *Alias) fail(q lookup.Question, cause *lookup.Failure) answer {
+// setFailure sets ans to what a client gets when the lookup failed and no usable answer is cached.
+func (a *Alias) setFailure(ans *answer, q lookup.Question, cause *lookup.Failure) {
+	ans.cause = cause
 	if addrs, ttl := a.backend.Answer(q).Addresses(q); len(addrs) > 0 {
-		return answer{status: fallback, cause: cause, Response: wire.Response{Addrs: addrs, TTL: ttl}}
+		ans.status, ans.Addrs, ans.TTL = fallback, addrs, ttl
+		return
 	}
-	ans := answer{status: failed, cause: cause, Response: wire.Response{Rcode: a.onFailure}}
+	ans.status, ans.Rcode = failed, a.onFailure
 	if a.onFailure == dns.RcodeSuccess {
 		ans.NS = a.authority(q, maxEmptyTTL)
 	}
-	return ans
 }
 
 // authority returns the SOA record that goes with a negative answer to q, with a TTL of at most limit and the published

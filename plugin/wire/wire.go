@@ -64,21 +64,28 @@ var buffers = sync.Pool{New: func() any { return new([maxSize]byte) }}
 // the prometheus plugin reads the code from a message alone. The writer of the server must be one of plain DNS, and no
 // plugin between may need the message. It is safe for concurrent use.
 func (res *Response) Write(w dns.ResponseWriter, r *dns.Msg) bool {
-	if res.Rcode != dns.RcodeSuccess {
-		return false
-	}
-	opt := r.IsEdns0()
-	if opt != nil && slices.ContainsFunc(opt.Option, func(o dns.EDNS0) bool { return edns.SupportedOption(o.Option()) }) {
+	if res.Rcode != dns.RcodeSuccess || hasSupportedOption(r) {
 		return false
 	}
 	buffer := buffers.Get().(*[maxSize]byte)
-	defer buffers.Put(buffer)
-	state := request.Request{W: w, Req: r}
-	wire, ok := res.pack(buffer[:min(state.Size(), maxSize)], r, opt)
+	wire, ok := res.pack(buffer[:min(size(w, r), maxSize)], r)
 	if ok {
 		w.Write(wire)
 	}
+	buffers.Put(buffer) // a panic drops it, and the next query makes another
 	return ok
+}
+
+// hasSupportedOption reports whether r has an EDNS option that the server repeats in the response.
+func hasSupportedOption(r *dns.Msg) bool {
+	opt := r.IsEdns0()
+	return opt != nil && slices.ContainsFunc(opt.Option, func(o dns.EDNS0) bool { return edns.SupportedOption(o.Option()) })
+}
+
+// size returns the length in octets of the longest response that the client takes.
+func size(w dns.ResponseWriter, r *dns.Msg) int {
+	state := request.Request{W: w, Req: r}
+	return state.Size()
 }
 
 // The bits of the header of a message (RFC 1035, section 4.1.1, and RFC 4035, section 3) and of an OPT record (RFC 6891, section
@@ -97,9 +104,9 @@ const (
 	optionSize = 2 + 2             // of an option, without its data
 )
 
-// pack returns res as the response to r, whose OPT record is opt, in wire form. It is in b, unless it is longer than b.
-func (res *Response) pack(b []byte, r *dns.Msg, opt *dns.OPT) (wire []byte, ok bool) {
-	q := r.Question[0]
+// pack returns res as the response to r in wire form. It is in b, unless it is longer than b.
+func (res *Response) pack(b []byte, r *dns.Msg) (wire []byte, ok bool) {
+	q, opt := r.Question[0], r.IsEdns0()
 	flags := uint16(flagQR | flagAA)
 	if r.RecursionDesired {
 		flags |= flagRD
