@@ -11,9 +11,13 @@ import (
 	"github.com/coredns/coredns/plugin/transfer"
 )
 
-// Backends returns those of the handlers, but self, that can transfer zones, and what lists the zones that they may
-// have, for Config: origins, and those that a backend has. The zones of file and secondary are set up before the servers
-// start; the members of secondary's catalog zones are found when somebody asks for them.
+// Backends returns Config.Backends and Config.List for the handlers of a server block: those that can transfer zones,
+// other than self; and a function that lists origins, which are the zones of the plugin, and the zones of the backends.
+// It is safe for concurrent use.
+//
+// The zones of file and secondary are those at the time of the call: they are set up before the servers start. Those of
+// auto are listed as they are at the time. The members of secondary's catalog zones are not listed: a transfer, or a query
+// for the SOA record, finds them.
 func Backends(handlers []plugin.Handler, self plugin.Handler, origins []string) ([]transfer.Transferer, func() map[string]*file.Zone) {
 	var backends []transfer.Transferer
 	var autos []auto.Auto

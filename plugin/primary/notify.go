@@ -14,30 +14,31 @@ import (
 )
 
 const (
-	// A NOTIFY is sent so often until it is answered, and waits so long for that (RFC 1996, section 3.6).
+	// A NOTIFY is sent up to notifyTries times, and each time waits notifyTimeout for the response (RFC 1996, section 3.6).
 	notifyTries   = 5
 	notifyTimeout = 2 * time.Second
 
-	// maxNotifies is how many are in flight to one secondary.
+	// maxNotifies is how many NOTIFY messages may be in flight to one secondary.
 	maxNotifies = 16
 )
 
-// Secondaries are the secondaries of some zones, as the transfer plugin has them.
+// Secondaries are the secondaries of some zones, as one transfer block of the Corefile states them. Those of the closest
+// zone that encloses a zone are notified of it, and no others.
 type Secondaries struct {
 	Zones  records.Zones
 	To     []string // addresses with ports
-	Source net.IP   // of NOTIFY messages; may be nil
+	Source net.IP   // the source address of NOTIFY messages; nil for any
 }
 
-// notifier sends NOTIFY messages, to each secondary by itself: one that does not answer holds up no other. It is safe for
+// notifier sends NOTIFY messages. A secondary that does not answer does not delay those to the others. It is safe for
 // concurrent use.
 type notifier struct {
 	secondaries []Secondaries
 	notified    func(zone, outcome string)
 
 	mu    sync.Mutex
-	again map[notification]bool          // those in flight, and whether they are to be sent once more
-	rooms map[string]*semaphore.Weighted // by secondary
+	again map[notification]bool          // those in flight: whether to send them once more
+	rooms map[string]*semaphore.Weighted // by secondary: how many more may be in flight
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -72,7 +73,7 @@ func (n *notifier) notify(zone string) {
 	}
 }
 
-// of returns the secondaries of zone, those of the closest zone that encloses it, or nil.
+// of returns the secondaries of zone, or nil.
 func (n *notifier) of(zone string) *Secondaries {
 	var found *Secondaries
 	closest := ""
@@ -84,7 +85,7 @@ func (n *notifier) of(zone string) *Secondaries {
 	return found
 }
 
-// queue sends t, or has it sent once more when it is in flight.
+// queue starts to send t. If it is in flight, it is sent once more after that, however often queue is called meanwhile.
 func (n *notifier) queue(t notification, source net.IP) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -112,7 +113,7 @@ func (n *notifier) queue(t notification, source net.IP) {
 	})
 }
 
-// more reports whether t is to be sent once more. If not, it is no longer in flight.
+// more reports whether t has to be sent once more. If not, it is no longer in flight.
 func (n *notifier) more(t notification) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -124,7 +125,7 @@ func (n *notifier) more(t notification) bool {
 	return false
 }
 
-// send sends t until it is answered.
+// send sends t until the secondary answers, notifyTries times at most.
 func (n *notifier) send(t notification, source net.IP) {
 	var err error
 	for range notifyTries {
@@ -152,7 +153,7 @@ func (n *notifier) exchange(t notification, source net.IP) error {
 		return err
 	}
 	defer conn.Close()
-	defer context.AfterFunc(n.ctx, func() { conn.Close() })() // the client's reading does not follow the context
+	defer context.AfterFunc(n.ctx, func() { conn.Close() })() // the client's reads do not follow the context
 	m, _, err := client.ExchangeWithConn(new(dns.Msg).SetNotify(t.zone), conn)
 	if err == nil && m.Rcode != dns.RcodeSuccess {
 		err = fmt.Errorf("response code %s", dns.RcodeToString[m.Rcode])

@@ -1,8 +1,12 @@
-// Package primary is the zones of a server block as secondaries get them: it expands aliases to addresses in outgoing
-// zone transfers, keeps the addresses up to date, publishes serial numbers that grow with each change, and notifies
-// secondaries.
+// Package primary makes the server a primary for zones with aliases, which other servers do not know: it expands
+// aliases to addresses in outgoing zone transfers, keeps these addresses up to date, publishes a serial that grows with
+// each change of them, and notifies the secondaries.
 //
-// It must not know how an alias is looked up or what is cached: the functions in Config tell it.
+// A server block has one Primary: New makes it, Start begins its background work, Stop ends it. Transfer is for the
+// transfer plugin; Serial and Writer put the published serial into the SOA records of responses.
+//
+// The package must not know how an alias is looked up, what is cached, or how the backend is queried (the backend: the
+// next plugins in the server block, which hold the zones' other data). The functions in Config do that.
 package primary
 
 import (
@@ -28,70 +32,76 @@ import (
 var log = clog.NewWithPlugin("alias")
 
 const (
-	// minInterval is the shortest time between two background lookups of an alias for the secondaries.
+	// minInterval is the shortest time between two background lookups of an alias that did not fail.
 	minInterval = 30 * time.Second
 
-	// spread is the time over which lookups are spread that are due in the same moment.
+	// spread is the time over which background lookups are spread that are due in the same moment.
 	spread = time.Second
 
-	// maxZones is how many zones there may be: a backend may say of any name that it is a zone.
+	// maxZones is how many zones there may be: a backend may answer any name with the SOA record of a zone.
 	maxZones = 1_000_000
 
-	// pollInterval is how often the backends are asked for the serial numbers of their zones.
+	// pollInterval is the time between two checks of the zones' own serials.
 	pollInterval = 2 * time.Second
 )
 
-// Config is what a Primary is made of. Its functions are called by many goroutines.
+// Config is what a Primary is made of. Zone names in it, and in the calls of its functions, are lower case and fully
+// qualified. All functions are required; many goroutines call them at the same time. What they return must not be
+// changed afterwards, unless it says otherwise.
 type Config struct {
-	Zones   records.Zones
-	Records *records.Records
-	// Backends are the plugins behind alias that can transfer zones.
+	Zones   records.Zones    // that the plugin applies to; zones of the backend that are not in them are left alone
+	Records *records.Records // of the Corefile, sealed; in transfers they win over the zone's own addresses
+	// Backends are the plugins of the backend that can transfer zones. The first that has a zone counts.
 	Backends []transfer.Transferer
-	// List returns the zones that the backends may have, by name; nil for one that has to be asked for. The map belongs
-	// to the caller. Those in Zones count.
+	// List returns the zones that the backends may have, by name. Where the *file.Zone is known, its serial is read
+	// without a query; for one that is nil, SOA is called. The map belongs to the caller of List.
 	List        func() map[string]*file.Zone
-	Secondaries []Secondaries
-	// FlattenApex says that a CNAME record at the apex of a zone is an alias.
+	Secondaries []Secondaries // that are notified
+	// FlattenApex says that a CNAME record at the apex of a zone is an alias. Other CNAME records are transferred.
 	FlattenApex bool
-	// Omit says that an alias that fails is omitted in a transfer, and does not abort it.
+	// Omit says that an alias is omitted in a transfer when its lookup fails and no answer is cached. If not set, it
+	// aborts the transfer, and the secondary keeps the zone that it has.
 	Omit bool
-	// Before is the Primary of the server block that a reload replaces, or nil: the serial numbers go on.
+	// Before is the Primary of the server block that a reload replaces, or nil. The published serials go on where it
+	// has them, so that secondaries notice nothing unless something has changed.
 	Before *Primary
 
-	// SOA returns the SOA record that the backend has for the apex of zone, and nil when it has none. The error, a
-	// *lookup.Failure, says why this is not known.
-	SOA func(zone string) (*dns.SOA, error)
-	// Lookup looks an alias up, unless what is cached is fresh.
+	// SOA returns the SOA record that the backend has at the apex of zone, and nil when zone is no zone of the
+	// backend. The error, a *lookup.Failure, says why this is not known. With lookup.Timeout, the last known state of
+	// the zone counts.
+	SOA    func(zone string) (*dns.SOA, error)
 	Lookup Lookup
-	// Concurrent is how many lookups of one zone may be in flight.
+	// Concurrent is how many lookups for one zone may be in flight, at least 1.
 	Concurrent int
-	Timeout    time.Duration // how long a query for a SOA record waits for a zone that has just appeared
-	Now        func() time.Time
+	// Timeout is how long Serial waits for a zone that it has not seen yet to be read.
+	Timeout time.Duration
+	Now     func() time.Time // the clock, which may be set
 
-	// Warn logs what stays wrong until somebody changes it, once, and Limited a message with logf, unless there are
-	// too many.
+	// Warn logs, once, what stays wrong until the operator changes it. Limited logs a message with logf, unless there
+	// are too many.
 	Warn    func(format string, v ...any)
 	Limited func(logf func(string, ...any), format string, v ...any)
-	// Transferred counts a transfer of zone, with the outcome success, failure or omitted; Notified a NOTIFY with the
-	// outcome success or failure.
+	// Transferred counts a transfer of zone, with the outcome success, failure or omitted. Notified counts a NOTIFY
+	// for zone to one secondary, with the outcome success or failure.
 	Transferred, Notified func(zone, outcome string)
 }
 
-// Lookup returns what the server answers for al with addresses of qtype, even when that is stale. The error says why
-// there is no answer.
+// Lookup returns what the server answers for al with addresses of qtype, A or AAAA: a fresh answer from the cache, or
+// what a lookup finds, or else a stale answer. The error says why there is none of these. It returns soon after ctx
+// ends.
 type Lookup func(ctx context.Context, al *records.Alias, qtype uint16) (Addresses, error)
 
-// Addresses is what a Lookup found.
+// Addresses is what a Lookup found. When there is an error, only Next and Stored count.
 type Addresses struct {
-	Addrs []byte    // one after the other; shared
+	Addrs []byte    // one after the other, 4 or 16 octets each; none: the target has none. Shared, not to be changed
 	TTL   uint32    // in seconds
-	Own   bool      // they are in the zones of this server
-	Next  time.Time // before that, another lookup finds the same
-	// Stored is when the answer came. It is zero when Next is the end of a back-off.
+	Own   bool      // they are the backend's, of a target in Zones
+	Next  time.Time // before that, another Lookup finds the same
+	// Stored is when the answer came, or the attempt was made. It is zero when Next is the end of a back-off.
 	Stored time.Time
 }
 
-// Primary has the outgoing zones of a server block with the transfer plugin. It is safe for concurrent use.
+// Primary has the zones of a server block that are transferred to secondaries. It is safe for concurrent use.
 type Primary struct {
 	Config
 	notifier *notifier
@@ -105,7 +115,7 @@ type Primary struct {
 	wg     sync.WaitGroup
 }
 
-// New returns a Primary that does nothing in the background before Start.
+// New returns a Primary. It does nothing in the background before Start, but it transfers zones already.
 func New(cfg Config) *Primary {
 	p := &Primary{Config: cfg, before: cfg.Before, zones: make(map[string]*zone)}
 	p.Config.Before = nil // or each instance would hold all before it
@@ -114,20 +124,22 @@ func New(cfg Config) *Primary {
 	return p
 }
 
-// Start starts to follow the aliases.
+// Start begins the background work: it reads the zones, and again when they change, looks the aliases up when their
+// answers expire, at most every 30 s, and notifies the secondaries of changes. To be called once.
 func (p *Primary) Start() {
 	p.wg.Go(func() { p.every(pollInterval, p.poll) })
 	p.wg.Go(func() { p.every(time.Second, p.Refresh) })
 }
 
-// Stop ends all that p does, and waits for it.
+// Stop ends the background work and waits for it: for lookups that have begun, no longer than their context lets them. A
+// transfer that has not begun to send records fails. Stop may be called more than once, and without Start.
 func (p *Primary) Stop() {
 	p.cancel()
 	p.wg.Wait()
 	p.notifier.stop()
 }
 
-// every calls do, now and from time to time.
+// every calls do now, and then once in each interval, until p is stopped.
 func (p *Primary) every(interval time.Duration, do func()) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -141,12 +153,14 @@ func (p *Primary) every(interval time.Duration, do func()) {
 	}
 }
 
-// poll looks for zones that appear, change or go. Most have not, which is seen without a query where it can be.
+// poll looks for zones that have appeared, changed or gone. Where the list has the zone itself, poll sees without a
+// query that it has not changed.
 func (p *Primary) poll() {
+	p.succeed()
 	list := p.List()
 	for name, fz := range list {
 		if serial, ok := serialOf(fz); ok && p.zone(name) == nil && p.Zones.Match(name) != "" {
-			p.add(name, serial) // before any is read: it matters which zone is the closest to a record
+			p.add(name, serial) // before any is read: a record of the Corefile belongs to the closest zone
 		}
 	}
 	for _, z := range p.all() {
@@ -165,6 +179,21 @@ func (p *Primary) poll() {
 		}
 		if _, err := p.visit(p.ctx, name); err != nil {
 			p.Limited(log.Warningf, "Zone %s: %v", name, err)
+		}
+	}
+}
+
+// succeed adds the zones of the Primary before p, also those that are gone or not listed: their serials go on.
+func (p *Primary) succeed() {
+	p.mu.RLock()
+	before := p.before
+	p.mu.RUnlock()
+	if before == nil {
+		return
+	}
+	for _, z := range before.all() {
+		if p.Zones.Match(z.name) != "" {
+			p.add(z.name, z.lastOwn())
 		}
 	}
 	p.mu.Lock()
@@ -199,43 +228,48 @@ func (p *Primary) zone(name string) *zone {
 	return p.zones[name]
 }
 
-// visit asks whether the backend has the zone, and reads it when it has changed. It returns nil when the backend does not
-// have it, and an error when that is not known, or not before ctx ends.
+// visit queries the backend for the zone, and reads it when it has changed. It returns nil when the backend does not have
+// the zone or cannot transfer it, and an error when that is not known, or not before ctx ends.
 func (p *Primary) visit(ctx context.Context, name string) (*zone, error) {
 	if p.Zones.Match(name) == "" {
 		return nil, nil
 	}
+	z, last := p.zone(name), uint32(0)
+	if z != nil {
+		last = z.lastOwn()
+	}
 	soa, err := p.SOA(name)
-	z := p.zone(name)
 	switch {
-	case err != nil && z != nil && lookup.AsFailure(err).Outcome == lookup.Timeout:
+	case err != nil && z != nil && z.isRead() && lookup.AsFailure(err).Outcome == lookup.Timeout:
 		return z, nil
 	case err != nil:
 		return nil, fmt.Errorf("no SOA record of %s from the backend", name)
 	case soa == nil:
 		if z != nil {
-			z.clear() // but its serial number counts on, should it come back
+			z.clear() // but not its serial, which goes on should the zone come back
 		}
 		return nil, nil
 	case z == nil:
 		z = p.add(name, soa.Serial)
+		last = z.lastOwn() // that from before the reload, if any
 	}
 	if err := z.reading.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
 	defer z.reading.Release(1)
-	if z.isUpToDate(soa.Serial) {
+	advanced, ok := z.isUpToDate(soa.Serial, last)
+	if ok {
 		return z, nil
 	}
-	err = p.read(ctx, z)
-	if errors.Is(err, transfer.ErrNotAuthoritative) { // a zone that cannot be transferred
+	err = p.read(ctx, z, advanced)
+	if errors.Is(err, transfer.ErrNotAuthoritative) { // of a plugin that cannot transfer it
 		z.clear()
 		return nil, nil
 	}
 	return z, err
 }
 
-// add adds a zone of which no more is known than its serial number.
+// add adds a zone of which no more is known than its own serial.
 func (p *Primary) add(name string, serial uint32) *zone {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -255,19 +289,24 @@ func (p *Primary) add(name string, serial uint32) *zone {
 	return z
 }
 
-// closest returns the closest zone that encloses name, or "".
-func (p *Primary) closest(name string) string {
+// isClosest reports whether z, which the backend has, is the closest of its zones that encloses name.
+func (p *Primary) isClosest(z *zone, name string) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
-		if z := p.zones[name[off:]]; z != nil && !z.isGone() {
-			return name[off:]
+		if name[off:] == z.name {
+			return true
+		}
+		if other := p.zones[name[off:]]; other != nil && !other.isGone() {
+			return false
 		}
 	}
-	return ""
+	return z.name == "."
 }
 
-// Refresh starts to look up what is due, and notifies secondaries of what has changed. Start calls it once a second.
+// Refresh publishes the changes since the last call, as one change for each zone, and notifies the secondaries of them.
+// Then it starts the lookups that are due, and does not wait for them. Start has it called once a second, so that a
+// published serial does not grow faster than the clock.
 func (p *Primary) Refresh() {
 	now := p.Now()
 	for _, z := range p.all() {
@@ -280,7 +319,8 @@ func (p *Primary) Refresh() {
 	}
 }
 
-// resolve looks up the addresses of expansions, unless they are fresh. It returns when all are.
+// resolve looks up the addresses of expansions, unless those in the cache are fresh. It returns when all lookups have
+// finished.
 func (p *Primary) resolve(z *zone, expansions []*expansion) {
 	var lookups errgroup.Group
 	lookups.SetLimit(p.Concurrent)
@@ -313,7 +353,7 @@ func dueAfter(found Addresses, x *expansion) time.Time {
 	switch {
 	case found.Stored.IsZero():
 		return found.Next
-	case found.Own && !x.tried: // what the backend answered may be from a moment before the zone was read
+	case found.Own && !x.tried: // the backend answer may be cached since before the zone was read
 		return found.Next
 	}
 	due := found.Stored.Add(minInterval)
@@ -323,8 +363,8 @@ func dueAfter(found Addresses, x *expansion) time.Time {
 	return due.Add(spreadOf(x.alias.Target))
 }
 
-// spreadOf returns by how much later than it could a target is looked up again: all aliases of a target at the same time,
-// for one change is to be one transfer.
+// spreadOf returns the delay of background lookups of a target. It is the same for all aliases of a target, so that one
+// change of its addresses is one change of the zone.
 func spreadOf(target string) time.Duration {
 	h := fnv.New32a()
 	io.WriteString(h, target)

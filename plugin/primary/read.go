@@ -12,15 +12,17 @@ import (
 	"github.com/miekg/dns"
 )
 
-// read reads the aliases of z. It goes over the records of the zone twice, to keep none of the others in memory.
-func (p *Primary) read(ctx context.Context, z *zone) error {
+// read reads the aliases of z from the backend: those of the zone, and those of the Corefile that belong to it. It goes
+// over the records of the zone twice, so that it need not keep the other records in memory. advanced is that of the zone
+// when its reading began.
+func (p *Primary) read(ctx context.Context, z *zone, advanced uint32) error {
 	found := make(map[string]*expansion)
 	for owner, r := range p.Records.All() {
-		if p.closest(owner) == z.name {
+		if p.isClosest(z, owner) {
 			found[owner] = &expansion{owner: owner, alias: r.Alias, wins: true}
 		}
 	}
-	s := &reading{zone: z.name, flatten: p.FlattenApex, zones: p.Zones, aliases: found, cuts: make(records.Zones)}
+	s := &reading{zone: z.name, advanced: advanced, flatten: p.FlattenApex, zones: p.Zones, aliases: found, cuts: make(records.Zones)}
 	if err := p.walk(ctx, z.name, s.collect); err != nil {
 		return err
 	}
@@ -42,17 +44,18 @@ func (p *Primary) read(ctx context.Context, z *zone) error {
 	return nil
 }
 
-// reading is what is found in the records of a zone.
+// reading is one reading of a zone, and what it finds.
 type reading struct {
-	zone    string
-	flatten bool          // a CNAME record at the apex is an alias
-	zones   records.Zones // that the plugin applies to
+	zone     string
+	advanced uint32        // that of the zone when its reading began
+	flatten  bool          // a CNAME record at the apex is an alias
+	zones    records.Zones // that the plugin applies to
 
 	serial  uint32
 	aliased bool
 	aliases map[string]*expansion // by owner
-	cuts    records.Zones         // what is delegated
-	signed  bool
+	cuts    records.Zones         // names that are delegated
+	signed  bool                  // there is an RRSIG record for the SOA record
 }
 
 // collect notes what rr means for the aliases.
@@ -69,7 +72,7 @@ func (s *reading) collect(rr dns.RR) {
 			s.cuts[owner] = struct{}{}
 		}
 	case *dns.CNAME:
-		if x == nil && s.flatten && owner == s.zone { // at other names secondaries may well have it
+		if x == nil && s.flatten && owner == s.zone { // at other names a CNAME record is allowed, so secondaries get it
 			s.add(owner, lookup.Canonical(rr.Target), rr)
 		}
 	case *dns.PrivateRR:
@@ -88,8 +91,8 @@ func (s *reading) add(owner, target string, rr dns.RR) {
 	s.aliases[owner] = &expansion{owner: owner, alias: s.zones.NewAlias(owner, target, lookup.TTLOf(rr))}
 }
 
-// expansions returns those of both families, in the order of their owners, without those for which the zone has own
-// addresses, or that are delegated.
+// expansions returns the expansions of both families, in the order of their owners. There is none for an alias of the zone
+// where the zone has addresses of that family of its own, or below a delegation.
 func (s *reading) expansions(own map[lookup.Question]bool) []*expansion {
 	var xs []*expansion
 	for owner, x := range s.aliases {
@@ -122,7 +125,7 @@ func (p *Primary) walk(ctx context.Context, zone string, do func(dns.RR)) error 
 				do(rr)
 			}
 		case <-ctx.Done():
-			go func() { // who sends them has to come to an end
+			go func() { // the backend's goroutine that sends them has to end
 				for range rrs {
 				}
 			}()

@@ -12,27 +12,31 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The published serial is the zone's own, plus an offset: the half seconds from the epoch to the start of the server,
-// plus one for each change of addresses. So it grows with both, and is later after a restart than all before, without a
-// file.
+// Published serial = the zone's own serial + the half seconds from 2026-01-01 to the start of the server + 1 for each
+// change of addresses. So it grows with the zone's own and with the addresses, and after a restart it is later than all
+// before, without a file. The sum of the last two is the offset of a zone. A zone that never had an alias has none.
+//
+// There are two exceptions, for which the offset is changed: a published serial never goes back when the zone's own does,
+// and never jumps by more than maxJump. After a restart they are forgotten.
 
 const (
-	// maxJump is by how much the published serial grows at once with the zone's own: so little that a further
-	// change does not take it out of the half of the number space that counts as later (RFC 1982, section 3.2).
+	// maxJump is by how much the published serial grows at once with the zone's own, at most. It leaves room for further
+	// changes inside the half of the number space that counts as later (RFC 1982, section 3.2).
 	maxJump = 1 << 30
 
+	// serialUnit is the time in which the offset at the start grows by one.
 	serialUnit = 500 * time.Millisecond
 )
 
-// epoch is when offsets begin to count.
+// epoch is the time at which the offset at the start is zero.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// offsetAt returns the half seconds since the epoch. They stay in the half of the number space that counts as later for 34
-// years; those of smaller units would be over sooner.
+// offsetAt returns the half seconds since the epoch. For 34 years they stay in the half of the number space that counts as
+// later; with a smaller unit it would be fewer.
 func offsetAt(now time.Time) uint32 { return uint32(now.Sub(epoch) / serialUnit) } // #nosec G115 -- it wraps
 
-// AwaitSerial waits for the next half second, once in the life of a process: one that is killed as soon as it has begun and
-// started again is to have later serial numbers.
+// AwaitSerial waits for the next half second, once in the life of a process, and returns at once after that. A process
+// that calls it before New never has the published serials of one that was killed as soon as it had begun.
 var AwaitSerial = sync.OnceFunc(func() {
 	time.Sleep(time.Until(epoch.Add(time.Duration(time.Since(epoch)/serialUnit+1) * serialUnit)))
 })
@@ -40,15 +44,17 @@ var AwaitSerial = sync.OnceFunc(func() {
 // serialBefore reports whether a is before b in serial number arithmetic (RFC 1982, section 3.2).
 func serialBefore(a, b uint32) bool { return a != b && b-a < 1<<31 }
 
-// Serial returns the published serial of the zone with that SOA record, which the backend has.
+// Serial returns the published serial of the zone whose SOA record the backend has just answered with. It is the zone's
+// own when the zone has no aliases, or is signed, or is none of the backend's. A zone that p has not seen yet is read
+// first, for up to Config.Timeout. Serial does not change soa.
 func (p *Primary) Serial(soa *dns.SOA) uint32 {
 	name := strings.ToLower(soa.Hdr.Name)
 	z := p.zone(name)
-	if z == nil || !z.wasVisited() { // secondaries may ask for a zone that has just appeared
+	if z == nil || !z.wasVisited() { // a secondary may query a zone that has just appeared
 		ctx, cancel := context.WithTimeout(p.ctx, p.Timeout)
 		defer cancel()
 		var err error
-		if z, err = p.visit(ctx, name); err != nil { // a large zone takes longer; it may have succeeded that of another instance
+		if z, err = p.visit(ctx, name); err != nil { // a large zone takes longer; after a reload its serial is known even so
 			z = p.zone(name)
 		}
 	}
@@ -58,8 +64,8 @@ func (p *Primary) Serial(soa *dns.SOA) uint32 {
 	return z.serial(soa.Serial)
 }
 
-// serial returns the published serial for the zone's own. An own serial that is before the last is taken for that of a
-// response that was on its way.
+// serial returns the published serial for the zone's own. When that is before the last, it is of a response that was made
+// before the zone changed: whether the zone has really gone back, visit finds out.
 func (z *zone) serial(own uint32) uint32 {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -70,34 +76,44 @@ func (z *zone) serial(own uint32) uint32 {
 	return z.own + z.offset
 }
 
-// advance takes note of the zone's own serial number, unless it is before the last. The lock is held.
+// advance notes the zone's own serial, unless it is before the last. The lock is held.
 func (z *zone) advance(own uint32) {
 	if !serialBefore(z.own, own) {
 		return
 	}
-	if jump := own - z.own; jump > maxJump && z.offset != 0 {
-		z.offset -= jump - maxJump
+	step := own - z.own
+	if step > maxJump && z.offset != 0 {
+		z.offset -= step - maxJump
+		step = maxJump
 	}
 	z.own = own
-	z.pending = true // transfer notifies too, but one secondary after the other
+	z.advanced += step
+	z.pending = true // the transfer plugin notifies too, but one secondary after the other
 }
 
-// isUpToDate takes note of the zone's own serial number, and reports whether the zone has been read with it.
-func (z *zone) isUpToDate(own uint32) bool {
+// isUpToDate notes the zone's own serial as the backend has just answered, and reports whether the zone has been read with
+// it. last is what was known of it before the query: when a response has shown a later one since, this is not a zone that
+// has gone back, but the older of two answers. If the zone is not up to date, advanced is for the reading that begins.
+func (z *zone) isUpToDate(own, last uint32) (advanced uint32, ok bool) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.advance(own)
-	if own != z.own { // it has gone back, which the published serial never does
+	if own != z.own && z.own == last { // it has gone back: the published serial stays, and grows with the next change, which this is
 		if z.offset != 0 {
 			z.offset += z.own - own
 			z.changed = true
 		}
-		z.own = own
+		z.own, z.read = own, false
 	}
-	return z.read && z.readAt == own
+	if z.read && z.readAt == z.own {
+		z.advancedAt = z.advanced
+		return z.advanced, true
+	}
+	return z.advanced, false
 }
 
-// Writer returns a writer that gives the SOA records of authoritative responses the published serial, and writes to w.
+// Writer returns a writer that puts the published serial into the SOA records of authoritative responses and writes them
+// to w. It changes copies: the backend's records stay as they are.
 func (p *Primary) Writer(w dns.ResponseWriter) dns.ResponseWriter { return serialWriter{w, p} }
 
 type serialWriter struct {
@@ -124,7 +140,7 @@ func (w serialWriter) WriteMsg(m *dns.Msg) error {
 	return w.ResponseWriter.WriteMsg(&n)
 }
 
-// renumber returns a copy of rrs in which the SOA record has the published serial, or nil when none has another.
+// renumber returns a copy of rrs in which the SOA record has the published serial, or nil when nothing has to change.
 func (p *Primary) renumber(rrs []dns.RR) []dns.RR {
 	for i, rr := range rrs {
 		soa, ok := rr.(*dns.SOA)

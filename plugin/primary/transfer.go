@@ -14,19 +14,26 @@ import (
 
 var _ transfer.Transferer = (*Primary)(nil)
 
-// Transfer implements transfer.Transferer. A zone of the backend is transferred with addresses in place of its aliases.
-// A zone without aliases is left to the backend, with transfer.ErrNotAuthoritative.
+// Transfer implements transfer.Transferer: it transfers a zone of the backend with addresses in place of its aliases and with
+// the published serial. A serial other than 0 is that of a secondary that asks for IXFR: if it is not before the published
+// one, the SOA record is sent alone, and else the whole zone (RFC 1995, section 2). The caller has to take all records from
+// the channel, and must not change them.
+//
+// The error is transfer.ErrNotAuthoritative for a zone without aliases and for one that is signed already, which are left
+// to the backend, and for a name that is no zone. Any other error is a transfer that fails: the zone is not known, the
+// backend fails, p is stopped, or an alias failed without an answer in the cache.
 func (p *Primary) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) {
 	z, err := p.visit(p.ctx, strings.ToLower(zone))
 	if err != nil {
-		return nil, err // and not the zone with ALIAS records, which no other server knows, from the backend
+		return nil, err // the transfer plugin would take the zone from the backend, with its ALIAS records
 	}
 	if z == nil || z.isUntouched() {
 		return nil, transfer.ErrNotAuthoritative
 	}
-	// The serial number is read before the addresses: at worst these are newer, and are transferred once more.
+	// The serial is read before the records and addresses. At worst these are newer, and are transferred once more under the
+	// next serial.
 	current, expansions := z.current()
-	if serial != 0 && !serialBefore(serial, current) { // RFC 1995, section 2
+	if serial != 0 && !serialBefore(serial, current) {
 		return p.soaAlone(z, current)
 	}
 	var rrs <-chan []dns.RR
@@ -46,7 +53,7 @@ func (p *Primary) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) 
 	return out, nil
 }
 
-// outcomeOf returns what the metrics call the end of a transfer.
+// outcomeOf returns the outcome of a transfer for the metrics.
 func outcomeOf(omitted bool, err error) string {
 	switch {
 	case err != nil:
@@ -77,7 +84,7 @@ func (p *Primary) soaAlone(z *zone, serial uint32) (<-chan []dns.RR, error) {
 		return nil, fmt.Errorf("no SOA record of %s", z.name)
 	}
 	out := make(chan []dns.RR, 1)
-	out <- []dns.RR{lookup.WithSerial(soa, serial)} // not a later one: that would make no sense to the secondary
+	out <- []dns.RR{lookup.WithSerial(soa, serial)} // a later one would say that there is more to transfer
 	close(out)
 	return out, nil
 }
@@ -86,7 +93,7 @@ func (p *Primary) soaAlone(z *zone, serial uint32) (<-chan []dns.RR, error) {
 // transfer.
 func (p *Primary) settle(z *zone, expansions []*expansion) (omitted bool, err error) {
 	p.resolve(z, expansions)
-	if err := p.ctx.Err(); err != nil { // not all of them were
+	if err := p.ctx.Err(); err != nil { // then not all of them were looked up
 		return false, fmt.Errorf("transfer of %s: %w", z.name, err)
 	}
 	z.mu.Lock()
@@ -96,7 +103,7 @@ func (p *Primary) settle(z *zone, expansions []*expansion) (omitted bool, err er
 			continue
 		}
 		omitted = omitted || len(x.addrs) == 0
-		if x.known { // secondaries have that
+		if x.known { // secondaries have these addresses, so they do no harm
 			continue
 		}
 		if !p.Omit {
@@ -108,7 +115,8 @@ func (p *Primary) settle(z *zone, expansions []*expansion) (omitted bool, err er
 	return omitted, nil
 }
 
-// expand sends the records of z, with addresses in place of aliases. It always takes all of rrs.
+// expand sends the records of z, with addresses in place of aliases, to out. It always takes all of rrs, so that the
+// backend's goroutine ends.
 func (p *Primary) expand(out chan<- []dns.RR, rrs <-chan []dns.RR, z *zone, serial uint32, expansions []*expansion) {
 	owners := make(map[string]*expansion, len(expansions))
 	for _, x := range expansions {
@@ -143,8 +151,8 @@ func (p *Primary) expand(out chan<- []dns.RR, rrs <-chan []dns.RR, z *zone, seri
 	}
 }
 
-// isReplaced reports whether rr is not transferred, because addresses stand in its place: the ALIAS record itself, a
-// CNAME record that is flattened, and what a record of the Corefile wins over.
+// isReplaced reports whether rr is not transferred: it is an ALIAS record, a CNAME record that is flattened, or an address
+// that a record of the Corefile wins over.
 func isReplaced(rr dns.RR, owners map[string]*expansion) bool {
 	h := rr.Header()
 	switch h.Rrtype {

@@ -12,27 +12,29 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// zone is an outgoing zone.
+// zone is a zone of the backend. It stays when the zone goes, for its serial.
 type zone struct {
 	name    string
-	reading *semaphore.Weighted // held by the one who reads the zone
+	reading *semaphore.Weighted // held by the goroutine that reads the zone
 
 	mu         sync.Mutex
-	own        uint32 // the zone's own serial number, which the backend has
+	own        uint32 // the zone's own serial, that of the backend
 	offset     uint32 // the published serial is own + offset; 0 as long as there has been no alias
-	visited    bool   // the backend was asked for it
+	visited    bool   // the backend was queried for it, and it was read if there is one
 	gone       bool   // the backend does not have it, or cannot transfer it
-	aliased    bool   // it has ALIAS records, be it such that are never used
+	aliased    bool   // it has ALIAS records, even if they are never used
 	signed     bool   // it is signed already, and transferred as it is
-	read       bool   // expansions are those of the zone with the serial number readAt
+	read       bool   // expansions are those of the zone with its own serial readAt
 	readAt     uint32
 	expansions []*expansion
-	changed    bool // secondaries have other addresses
-	pending    bool // there is something that no secondary has got, and a NOTIFY is to be sent
-	notified   bool // secondaries were notified of all that was here at the start
+	advanced   uint32 // by how much the published serial has grown with the zone's own, all in all
+	advancedAt uint32 // what advanced was for the zone that was read: the published serial of that is as much less
+	changed    bool   // secondaries have other addresses, so the published serial has to grow
+	pending    bool   // a NOTIFY has to be sent, under the serial that is published
+	notified   bool   // secondaries were notified after the start
 }
 
-// expansion is one family of an alias in an outgoing zone. But for its state, it is not changed.
+// expansion is what one family of an alias is expanded to in transfers. Only its state changes.
 type expansion struct {
 	owner string
 	qtype uint16
@@ -40,7 +42,7 @@ type expansion struct {
 	wins  bool // over the addresses that the zone has at the owner
 
 	// The state is guarded by the lock of the zone.
-	addrs []byte // what secondaries have, or are about to be notified of
+	addrs []byte // that secondaries have, or are about to be notified of
 	known bool   // addrs is set
 	ttl   uint32 // in seconds
 	err   error  // why there are no addresses, not even stale ones
@@ -53,14 +55,22 @@ func newZone(name string, serial uint32) *zone {
 	return &zone{name: name, own: serial, reading: semaphore.NewWeighted(1)}
 }
 
-// succeed makes z go on where another instance of it is, so that secondaries notice nothing of a reload.
+// succeed makes z, which is new, go on where before is, so that secondaries notice nothing of a reload.
 func (z *zone) succeed(before *zone) {
 	before.mu.Lock()
 	defer before.mu.Unlock()
-	z.own, z.offset, z.notified, z.changed = before.own, before.offset, before.notified, before.changed
+	z.own, z.offset, z.gone = before.own, before.offset, before.gone
+	z.notified, z.changed, z.pending = before.notified, before.changed, before.pending
 	for _, x := range before.expansions {
 		z.expansions = append(z.expansions, &expansion{owner: x.owner, qtype: x.qtype, alias: x.alias, addrs: x.addrs, known: x.known, ttl: x.ttl})
 	}
+}
+
+// lastOwn returns the last known serial of the zone's own.
+func (z *zone) lastOwn() uint32 {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.own
 }
 
 // isGone reports whether the backend does not have z.
@@ -70,36 +80,41 @@ func (z *zone) isGone() bool {
 	return z.gone
 }
 
-// isReadAt reports whether z has been read with the zone's own serial number.
+// isReadAt reports whether z has been read with the zone's own serial own, and has not changed since.
 func (z *zone) isReadAt(own uint32) bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return z.read && z.readAt == own && z.own == own
 }
 
-// wasVisited reports whether the backend was asked for z, so that its serial number is known.
+// isRead reports whether the backend has z and z has been read, so that it can be transferred.
+func (z *zone) isRead() bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.read
+}
+
+// wasVisited reports whether the backend was queried for z, so that it is known whether the published serial is the
+// zone's own.
 func (z *zone) wasVisited() bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return z.visited
 }
 
-// isUntouched reports whether z is transferred as the backend has it.
+// isUntouched reports whether z is transferred as it is in the backend.
 func (z *zone) isUntouched() bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return z.signed || z.offset == 0 && !z.aliased
 }
 
-// current returns the expansions of z, and the published serial that goes with them.
+// current returns the expansions of z, and the published serial that goes with them: that of the zone as it was read,
+// which a response may have shown to have changed since.
 func (z *zone) current() (uint32, []*expansion) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	own := z.own
-	if z.read && serialBefore(z.readAt, own) { // it has changed since it was read
-		own = z.readAt
-	}
-	return own + z.offset, z.expansions
+	return z.own + z.offset - (z.advanced - z.advancedAt), z.expansions
 }
 
 // replace sets the expansions, which are those of the zone as it was read.
@@ -121,23 +136,26 @@ func (z *zone) replace(xs []*expansion, s *reading, now time.Time) {
 			same = false
 		}
 	}
-	if !same && !z.read && z.offset != 0 { // because of a reload, or the zone was gone: its own serial number may be the same
+	if !same && !z.read && z.offset != 0 { // after a reload, or the zone was gone: its own serial may be the same as before
 		z.changed = true
 	}
-	z.expansions, z.read, z.visited, z.readAt = xs, true, true, s.serial
+	z.expansions, z.read, z.visited, z.readAt, z.advancedAt = xs, true, true, s.serial, s.advanced
+	if z.readAt == z.own { // what was read is the newest that is known
+		z.advancedAt = z.advanced
+	}
 	if len(xs) > 0 && z.offset == 0 {
 		z.offset = max(offsetAt(now), 1)
 	}
 }
 
-// clear drops what is known of a zone that has gone.
+// clear drops the expansions of a zone that has gone. The published serial stays.
 func (z *zone) clear() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.expansions, z.read, z.visited, z.gone = nil, false, true, true
 }
 
-// set takes note of the addresses of x, which secondaries get from now on. The lock is held.
+// set sets the addresses of x, which secondaries get from now on. The lock is held.
 func (z *zone) set(x *expansion, addrs []byte) {
 	if !x.known {
 		z.pending = true
@@ -147,7 +165,7 @@ func (z *zone) set(x *expansion, addrs []byte) {
 	x.addrs, x.known = addrs, true
 }
 
-// dueBy returns the expansions to be looked up at now, which are busy then.
+// dueBy returns the expansions whose lookups are due at now, and makes them busy.
 func (z *zone) dueBy(now time.Time) []*expansion {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -161,8 +179,8 @@ func (z *zone) dueBy(now time.Time) []*expansion {
 	return due
 }
 
-// publish makes the published serial grow when the addresses have changed, and reports whether secondaries are to be
-// notified. The first time they are when all aliases have been looked up.
+// publish makes the published serial grow when the addresses have changed, and reports whether secondaries have to be
+// notified. After the start, it waits until all aliases have been looked up.
 func (z *zone) publish() bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -174,7 +192,7 @@ func (z *zone) publish() bool {
 	}
 	notify := (z.changed || z.pending) && z.offset != 0
 	if z.changed {
-		z.offset++ // more slowly than the clock, so that the serial after a restart is later
+		z.offset++ // once a second at most, so that the published serial after a restart is later
 	}
 	z.changed, z.pending = false, false
 	return notify
