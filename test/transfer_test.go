@@ -352,6 +352,9 @@ func TestSerialNeverGoesBack(t *testing.T) {
 		t.Helper()
 		for begin := time.Now(); time.Since(begin) < 3*time.Second; time.Sleep(5 * time.Millisecond) {
 			serial := server.serial(t)
+			if serial == 0 { // SERVFAIL: the zone is not read yet
+				continue
+			}
 			if int32(serial-last) < 0 {
 				t.Errorf("The serial number was %d and is %d after %s", last, serial, when)
 			}

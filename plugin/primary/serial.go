@@ -48,7 +48,15 @@ func serialBefore(a, b uint32) bool { return a != b && b-a < 1<<31 }
 // own when the zone has no aliases, or is signed, or is none of the backend's. A zone that p has not seen yet is read
 // first, for up to Config.Timeout. Serial does not change soa.
 func (p *Primary) Serial(soa *dns.SOA) uint32 {
+	serial, _ := p.published(soa)
+	return serial
+}
+
+// published is Serial, and reports whether the serial is known: a zone that takes longer than Config.Timeout to read may
+// have aliases, and then its own serial is earlier than what secondaries have from before a restart.
+func (p *Primary) published(soa *dns.SOA) (serial uint32, known bool) {
 	name := strings.ToLower(soa.Hdr.Name)
+	known = true
 	z := p.zone(name)
 	if z == nil || !z.wasVisited() { // a secondary may query a zone that has just appeared
 		ctx, cancel := context.WithTimeout(p.ctx, p.Timeout)
@@ -56,12 +64,13 @@ func (p *Primary) Serial(soa *dns.SOA) uint32 {
 		var err error
 		if z, err = p.visit(ctx, name); err != nil { // a large zone takes longer; after a reload its serial is known even so
 			z = p.zone(name)
+			known = z != nil && z.hasAliases()
 		}
 	}
 	if z == nil {
-		return soa.Serial
+		return soa.Serial, known
 	}
-	return z.serial(soa.Serial)
+	return z.serial(soa.Serial), known
 }
 
 // serial returns the published serial for the zone's own. When that is before the last, it is of a response that was made
@@ -113,7 +122,8 @@ func (z *zone) isUpToDate(own, last uint32) (advanced uint32, ok bool) {
 }
 
 // Writer returns a writer that puts the published serial into the SOA records of authoritative responses and writes them
-// to w. It changes copies: the backend's records stay as they are.
+// to w. It changes copies: the backend's records stay as they are. While the
+// serial of a zone is not known yet, an answer with its SOA record becomes SERVFAIL.
 func (p *Primary) Writer(w dns.ResponseWriter) dns.ResponseWriter { return serialWriter{w, p} }
 
 type serialWriter struct {
@@ -126,7 +136,11 @@ func (w serialWriter) WriteMsg(m *dns.Msg) error {
 	if m == nil || !m.Authoritative {
 		return w.ResponseWriter.WriteMsg(m)
 	}
-	answer, ns := w.p.renumber(m.Answer), w.p.renumber(m.Ns)
+	answer, known := w.p.renumber(m.Answer)
+	if !known { // a secondary asks again, and never sees a serial that goes back
+		return w.ResponseWriter.WriteMsg(withoutAnswer(m))
+	}
+	ns, _ := w.p.renumber(m.Ns) // of a negative answer, whose serial nobody compares
 	if answer == nil && ns == nil {
 		return w.ResponseWriter.WriteMsg(m)
 	}
@@ -140,20 +154,28 @@ func (w serialWriter) WriteMsg(m *dns.Msg) error {
 	return w.ResponseWriter.WriteMsg(&n)
 }
 
-// renumber returns a copy of rrs in which the SOA record has the published serial, or nil when nothing has to change.
-func (p *Primary) renumber(rrs []dns.RR) []dns.RR {
+// withoutAnswer returns m as SERVFAIL.
+func withoutAnswer(m *dns.Msg) *dns.Msg {
+	n := *m
+	n.Rcode, n.Authoritative, n.Answer, n.Ns = dns.RcodeServerFailure, false, nil, nil
+	return &n
+}
+
+// renumber returns a copy of rrs in which the SOA record has the published serial, or nil when nothing has to change. It
+// reports whether the serial is known.
+func (p *Primary) renumber(rrs []dns.RR) (renumbered []dns.RR, known bool) {
 	for i, rr := range rrs {
 		soa, ok := rr.(*dns.SOA)
 		if !ok {
 			continue
 		}
-		serial := p.Serial(soa)
+		serial, known := p.published(soa)
 		if serial == soa.Serial {
-			return nil
+			return nil, known
 		}
-		renumbered := slices.Clone(rrs)
+		renumbered = slices.Clone(rrs)
 		renumbered[i] = lookup.WithSerial(soa, serial)
-		return renumbered
+		return renumbered, known
 	}
-	return nil
+	return nil, true
 }

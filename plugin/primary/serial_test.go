@@ -217,6 +217,38 @@ func TestSerialOfSlowZone(t *testing.T) {
 	})
 }
 
+// Until a zone is read, an answer with its SOA record is SERVFAIL: its own serial is earlier than what secondaries have.
+// A negative answer is not.
+func TestWriterBeforeZoneIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := new(backend)
+		b.put(t, 7, "example.org. 60 IN ALIAS target.example.")
+		b.pause = 2 * time.Second // of each of the two readings
+		s := newServer(t, newResolver(nil), b, nil)
+		write := func(m dns.Msg) *dns.Msg {
+			rec := dnstest.NewRecorder(new(test.ResponseWriter))
+			m.Authoritative = true
+			if err := s.Writer(rec).WriteMsg(&m); err != nil {
+				t.Fatal(err)
+			}
+			return rec.Msg
+		}
+		soa := []dns.RR{b.zone("example.org.").SOA}
+		if m := write(dns.Msg{Answer: soa}); m.Rcode != dns.RcodeServerFailure || len(m.Answer) > 0 {
+			t.Errorf("before the zone is read: %v", m)
+		}
+		if m := write(dns.Msg{Ns: soa}); m.Rcode != dns.RcodeSuccess || len(m.Ns) != 1 {
+			t.Errorf("negative answer before the zone is read: %v", m)
+		}
+		s.Start()
+		time.Sleep(time.Minute)
+		if m := write(dns.Msg{Answer: soa}); m.Rcode != dns.RcodeSuccess || m.Answer[0].(*dns.SOA).Serial == 7 {
+			t.Errorf("after the zone was read: %v", m)
+		}
+		s.Stop()
+	})
+}
+
 // A zone that changes while it is read is transferred under the serial of what was read, however far its own serial jumps.
 func TestTransferWhileZoneChanges(t *testing.T) {
 	for _, next := range []uint32{9, 8 + math.MaxInt32} {

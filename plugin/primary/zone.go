@@ -80,6 +80,13 @@ func (z *zone) isGone() bool {
 	return z.gone
 }
 
+// hasAliases reports whether z has, or has had, aliases: then its published serial is known.
+func (z *zone) hasAliases() bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.offset != 0
+}
+
 // isReadAt reports whether z has been read with the zone's own serial own, and has not changed since.
 func (z *zone) isReadAt(own uint32) bool {
 	z.mu.Lock()
