@@ -111,7 +111,7 @@ func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, e *answers.
 	usable := c.usable(e, left)
 	l, first := c.join(inFlight{Question: q, zone: zone, attempts: c.attempts(usable), entry: e})
 	if l == nil {
-		cause := lookup.NetworkFailure("overload", errors.New("too many lookups under way"))
+		cause := lookup.NetworkFailure("overload", errors.New("too many lookups in flight"))
 		if c.ctx.Err() != nil {
 			cause = lookup.NetworkFailure(lookup.Canceled, nil)
 		}
