@@ -107,6 +107,17 @@ func TestReadyOfAll(t *testing.T) {
 	}
 }
 
+// An instance that is not started yet is not ready.
+func TestNotReadyBeforeStart(t *testing.T) {
+	cfg, err := parseBlock("example.org", "upstream 127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.build().Ready() {
+		t.Error("ready before the start")
+	}
+}
+
 // After ten seconds it is ready in any case.
 func TestReadyInTheEnd(t *testing.T) {
 	a, _ := newAlias(t, "example.org", "record @ target.example\nupstream 127.0.0.1", nil)

@@ -1,6 +1,7 @@
 package alias
 
 import (
+	"slices"
 	"time"
 
 	"github.com/coredns/coredns/plugin/ready"
@@ -14,7 +15,11 @@ var _ ready.Readiness = (*Alias)(nil)
 // Ready implements ready.Readiness. It reports for the instances of all server blocks: the ready plugin knows
 // plugins by their names, so it asks only one of them.
 func (a *Alias) Ready() bool {
-	for _, a := range running.all() {
+	all := running.all()
+	if !slices.Contains(all, a) { // the ready plugin is started first, and asks at once
+		return false
+	}
+	for _, a := range all {
 		if !a.ready() {
 			return false
 		}

@@ -223,11 +223,11 @@ func checkLogs(t *testing.T, dir string) {
 			return err
 		}
 		log := read(t, path)
-		for report := range strings.SplitSeq(log, "==================") {
-			race := strings.Contains(report, "DATA RACE") && !strings.Contains(report, "file.(*Zone).setData()") // a race in CoreDNS itself, at each reload
-			if race || strings.Contains(report, "panic") {
-				t.Errorf("%s has\n%s", filepath.Base(path), report)
-			}
+		for _, report := range racesOfOurs(log) {
+			t.Errorf("%s has\n%s", filepath.Base(path), report)
+		}
+		if strings.Contains(log, "panic") {
+			t.Errorf("%s has a panic", filepath.Base(path))
 		}
 		if t.Failed() {
 			t.Logf("%s:\n%s", filepath.Base(path), log)

@@ -322,15 +322,12 @@ func (p *pod) start(t *testing.T) {
 	t.Helper()
 	c, begin := p.container, time.Now()
 	command := append([]string{"/coredns"}, c.Args...)
-	env := append(c.environment(), "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0")
+	env := append(c.environment(), raceEnvironment)
 	waitForProbes := upstream.New(t, upstream.Rcode(dns.RcodeRefused)).Addr // launch need not wait: this server answers
 	server := launch(t, waitForProbes, p.sidecar, env, "unshare",
 		inContainer(c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup, command...)...)
 	t.Cleanup(func() {
-		<-server.done
-		if !server.killed && !server.ProcessState.Success() {
-			t.Errorf("The sidecar ended with %s", server.ProcessState)
-		}
+		server.checkEnd(t)
 		checkLog(t, server)
 	})
 	p.server = server

