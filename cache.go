@@ -67,9 +67,10 @@ type cache struct {
 	lifetime
 	lookups
 	entries *answers.Entries
-	lag     time.Duration // how much older the copy in the file may be when the addresses are the same
-	retries int           // further attempts when no usable answer is cached
-	timeout time.Duration // of an attempt
+	lag     time.Duration         // how much older the copy in the file may be when the addresses are the same
+	retries int                   // further attempts when no usable answer is cached
+	timeout time.Duration         // of an attempt
+	deny    func(netip.Addr) bool // reports an address that is never used
 	now     func() time.Time
 	log     limitedLog
 }
@@ -206,6 +207,9 @@ func (c *cache) settleFailure(q lookup.Question, old *answers.Entry, cause *look
 		now := c.now()
 		if before != old && (c.left(before, lookup.NoLimit, now) > 0 || before.BackingOff(now)) {
 			return current // another server block has an answer meanwhile, or has failed too
+		}
+		if cause.Outcome == lookup.Denied && len(before.Addrs) > 0 && len(lookup.Allowed(before.Addrs, q.Type, c.deny)) == 0 {
+			before = answers.None // it was cached when these addresses were allowed
 		}
 		return afterFailure(before, cause, now)
 	})

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -36,17 +37,18 @@ type config struct {
 	zones   records.Zones
 	records *records.Records
 
-	to         []string           // as written
-	upstreams  []upstream.Address // what to stands for
-	tlsConfig  *tls.Config
-	timeout    time.Duration
-	retries    int
-	lifetime   lifetime
-	size       int
-	concurrent int
-	flatten    backend.Flatten
-	omit       bool
-	path       string // of the file of persist, or ""
+	to          []string           // as written
+	upstreams   []upstream.Address // what to stands for
+	tlsConfig   *tls.Config
+	timeout     time.Duration
+	retries     int
+	lifetime    lifetime
+	size        int
+	concurrent  int
+	flatten     backend.Flatten
+	omit        bool
+	unspecified bool   // 0.0.0.0 and :: are addresses like others
+	path        string // of the file of persist, or ""
 	options
 
 	file string           // the Corefile
@@ -161,6 +163,10 @@ var properties = map[string]struct {
 		cfg.text = true
 		return nil
 	}},
+	"allow_unspecified": {"", 0, 0, func(cfg *config, _ []string) error {
+		cfg.unspecified = true
+		return nil
+	}},
 	"max_concurrent": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
 		cfg.concurrent, err = parseCount(args[0], 1, maxConcurrent)
 		return err
@@ -255,25 +261,34 @@ func parseCount(arg string, least, most int) (int, error) {
 
 // build returns the plugin that cfg describes.
 func (cfg *config) build() *Alias {
-	us := upstream.New(upstream.Config{
-		Addresses: cfg.upstreams, TLS: cfg.tlsConfig, Timeout: cfg.timeout, Reporter: newReporter,
-	})
 	source := answers.Source{Upstreams: upstream.Identity(cfg.upstreams, cfg.tlsConfig.ServerName), Path: cfg.path}
-	a := &Alias{
-		zones:     cfg.zones,
-		records:   cfg.records,
-		upstreams: us,
-		cache:     cfg.buildCache(us.Resolve),
-		share:     entries.NewShare(source, cfg.size, cfg.zones),
-		options:   cfg.options,
-		warnings:  onceLog{max: maxWarnings},
-		labels:    onceLog{max: maxLabelWarnings},
+	if cfg.unspecified { // a server block that does not allow them must not have these answers
+		source.Upstreams += " allow_unspecified"
 	}
+	a := &Alias{
+		zones:    cfg.zones,
+		records:  cfg.records,
+		share:    entries.NewShare(source, cfg.size, cfg.zones),
+		options:  cfg.options,
+		warnings: onceLog{max: maxWarnings},
+		labels:   onceLog{max: maxLabelWarnings},
+	}
+	a.upstreams = upstream.New(upstream.Config{
+		Addresses: cfg.upstreams, TLS: cfg.tlsConfig, Timeout: cfg.timeout, Reporter: newReporter, Deny: cfg.denies,
+		Warn: a.warnings.warnOnce,
+	})
+	a.cache = cfg.buildCache(a.upstreams.Resolve)
 	a.backend = backend.New(backend.Config{
 		Zones: cfg.zones, Flatten: cfg.flatten, Timeout: cfg.timeout, Concurrent: cfg.concurrent, Size: cfg.size,
 		Now: cfg.now, Warn: a.warnings.warnOnce,
 	})
 	return a
+}
+
+// denies reports whether addr is never an answer. 0.0.0.0 and :: are no address of a server (RFC 1122, section 3.2.1.3, and
+// RFC 4291, section 2.5.2): a resolver that filters names answers with them.
+func (cfg *config) denies(addr netip.Addr) bool {
+	return !cfg.unspecified && addr.Unmap().IsUnspecified()
 }
 
 // buildCache returns the cache that cfg describes, which looks up through resolve. It has no entries yet.
@@ -283,6 +298,7 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 		retries:  cfg.retries,
 		timeout:  cfg.timeout,
 		lag:      min(answers.MaxLag, cfg.lifetime.stale/10),
+		deny:     cfg.denies,
 		now:      cfg.now,
 		log:      limitedLog{messages: rate.NewLimiter(messagesPerSecond, maxMessages)},
 	}

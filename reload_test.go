@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -139,6 +140,43 @@ func TestMemoriesApart(t *testing.T) {
 	if n := a.cache.entries.Size(); n != 100_000 {
 		t.Errorf("there is room for %d answers after one block has ended", n)
 	}
+}
+
+// 0.0.0.0 is an answer with allow_unspecified alone. Without it, what was cached with it is not even a stale answer.
+func TestUnspecified(t *testing.T) {
+	up := fake.New(t, fake.Zone("target.example. 300 IN A 0.0.0.0", "target.example. 300 IN AAAA ::",
+		"mapped.example. 300 IN AAAA ::ffff:0.0.0.0", "mixed.example. 300 IN A 0.0.0.0", "mixed.example. 300 IN A "+v4))
+	properties := "record @ target.example\nrecord mapped mapped.example\nrecord mixed mixed.example\nretries 0\nupstream " + up.Addr
+	a := instance(t, 1, "example.org", properties+"\nallow_unspecified")
+	miss.answers(t, a, "example.org.", "0.0.0.0")
+	miss.answers(t, a, "mixed.example.org.", "0.0.0.0")
+	b := instance(t, 2, "example.org", properties)
+	a.stop()
+	failed.answers(t, b, "example.org.", "")
+	miss.answers(t, b, "mixed.example.org.", v4)
+	for _, name := range []string{"example.org.", "mapped.example.org."} {
+		if m := query(t, b, name, dns.TypeAAAA); len(m.Answer) > 0 || !slices.Equal(ede(m), []uint16{dns.ExtendedErrorCodeFiltered}) {
+			t.Errorf("%s: %v", name, m)
+		}
+	}
+}
+
+// A resolver that begins to filter the target is one that fails: the last answer stays.
+func TestTargetIsFiltered(t *testing.T) {
+	up := fake.New(t, fake.Zone("target.example. 60 IN A "+v4))
+	a, c := newAlias(t, "example.org", "record @ target.example\nupstream "+up.Addr, nil)
+	miss.answers(t, a, "example.org.", v4)
+	c.Advance(61 * time.Second)
+	up.Set(fake.Zone("target.example. 60 IN A 0.0.0.0"))
+	stale.answers(t, a, "example.org.", v4)
+	up.Set(fake.Zone(exampleSOA))
+	c.Advance(minBackoff)
+	query(t, a, "example.org.", dns.TypeA)
+	a.cache.wg.Wait()
+	nodata.answers(t, a, "example.org.", "")
+	c.Advance(10 * time.Minute)
+	up.Set(fake.Zone("target.example. 60 IN A 0.0.0.0"))
+	stale.answers(t, a, "example.org.", "") // NXDOMAIN was an answer too
 }
 
 // An instance is ready when the file has the answers for all records, whatever the upstream does.

@@ -119,13 +119,19 @@ var outcomes = []struct {
 	{name: "closed port", refuse: "all", outcome: "network", fails: true, ede: 23},
 	{name: "SERVFAIL", handler: fake.Rcode(dns.RcodeServerFailure), outcome: "servfail", fails: true, ede: 22, asks: 1},
 	{name: "REFUSED", handler: fake.Rcode(dns.RcodeRefused), outcome: "refused", fails: true, ede: 22, asks: 1},
-	{name: "FORMERR", handler: fake.Rcode(dns.RcodeFormatError), outcome: "formerr", fails: true, ede: 22, asks: 1},
-	{name: "NOTIMP", handler: fake.Rcode(dns.RcodeNotImplemented), outcome: "notimp", fails: true, ede: 22, asks: 1},
+	{name: "FORMERR", handler: fake.Rcode(dns.RcodeFormatError), outcome: "formerr", fails: true, ede: 22, asks: 2},
+	{name: "NOTIMP", handler: fake.Rcode(dns.RcodeNotImplemented), outcome: "notimp", fails: true, ede: 22, asks: 2},
 	{name: "another code", handler: fake.Rcode(dns.RcodeYXDomain), outcome: "rcode", fails: true, ede: 22, asks: 1},
 	{name: "referral", handler: respond(func(m *dns.Msg) { m.Answer, m.Ns = nil, fake.RRs("example. 300 IN NS ns.example.") }),
 		outcome: "referral", fails: true, ede: 22, asks: 1},
 	{name: "truncated and TCP refused", handler: truncated, refuse: "tcp", outcome: "network", fails: true, ede: 23, asks: 1},
 	{name: "truncated and TCP silent", handler: overUDP(truncated, func(dns.ResponseWriter, *dns.Msg) {}), outcome: "timeout", fails: true, ede: 23, asks: 2},
+	{name: "BADVERS", handler: fake.Handler(func(w dns.ResponseWriter, r *dns.Msg) {
+		w.WriteMsg(new(dns.Msg).SetRcode(r, dns.RcodeBadVers).SetEdns0(1232, false))
+	}), outcome: "rcode", fails: true, ede: 22, asks: 2},
+	{name: "an address that is none", handler: fake.Zone("target.example. 300 IN A 0.0.0.0"), outcome: "denied", fails: true, ede: 17, asks: 1},
+	{name: "an address that is none beside another", handler: fake.Zone("target.example. 300 IN A 0.0.0.0", "target.example. 300 IN A "+v4),
+		outcome: "success", addrs: 1, ttl: 300, asks: 1},
 	{name: "truncated over TCP too", handler: truncated, outcome: "malformed", fails: true, ede: 22, asks: 2},
 	{name: "garbage", handler: fake.Raw(func(*dns.Msg) []byte { return []byte("\xff\xfegarbage without end\xc0\xc0\xc0") }), outcome: "timeout", fails: true, ede: 23, asks: 1},
 	{name: "garbage with the ID", handler: fake.Raw(func(r *dns.Msg) []byte {
@@ -136,7 +142,7 @@ var outcomes = []struct {
 	{name: "wrong name", handler: respond(func(m *dns.Msg) { m.Question[0].Name = "other.example." }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
 	{name: "wrong type", handler: respond(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
 	{name: "wrong class", handler: respond(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
-	{name: "no question", handler: respond(func(m *dns.Msg) { m.Question = nil }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
+	{name: "no question", handler: respond(func(m *dns.Msg) { m.Question = nil }), outcome: "mismatch", fails: true, ede: 22, asks: 2},
 	{name: "two questions", handler: respond(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
 	{name: "no QR bit", handler: respond(func(m *dns.Msg) { m.Response = false }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
 	{name: "another opcode", handler: respond(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), outcome: "mismatch", fails: true, ede: 22, asks: 1},
@@ -383,5 +389,28 @@ func TestMostRequests(t *testing.T) {
 	}
 	if asked := up.AskedAll(); asked != most {
 		t.Errorf("%d requests, want %d", asked, most)
+	}
+}
+
+// When one of two upstreams fails at once, no answer is stale, although the lookup that a client waits for makes one attempt.
+func TestOneOfTwoUpstreamsFails(t *testing.T) {
+	for name, h := range map[string]fake.Handler{
+		"SERVFAIL": fake.Rcode(dns.RcodeServerFailure),
+		"REFUSED":  fake.Rcode(dns.RcodeRefused),
+		"filtered": fake.Answer("target.example. 60 IN A 0.0.0.0"),
+	} {
+		well := fake.Answer("target.example. 60 IN A " + v4)
+		bad, other := fake.New(t, well), fake.New(t, well)
+		a, c := newAlias(t, "example.org", fmt.Sprintf("record @ target.example\nupstream %s %s", bad.Addr, other.Addr), nil)
+		query(t, a, "example.org.", dns.TypeA)
+		bad.Set(h)
+		before := bad.AskedAll()
+		for range 10 {
+			c.Advance(61 * time.Second)
+			miss.answers(t, a, "example.org.", v4)
+		}
+		if n := bad.AskedAll() - before; n != 5 {
+			t.Errorf("%s: the upstream that fails was asked %d times in 10 lookups", name, n)
+		}
 	}
 }

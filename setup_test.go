@@ -67,7 +67,8 @@ func TestParseProperties(t *testing.T) {
 		stale_ttl 10s
 		on_failure servfail
 		cache_size 7
-		max_concurrent 9`)
+		max_concurrent 9
+		allow_unspecified`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,6 +216,7 @@ func TestParseErrors(t *testing.T) {
 		{"example.org", `persist ""`, []string{":2 ", "persist: '' is not a path"}},
 		{"example.org", "on_failure panic", []string{":2 ", "on_failure: 'panic' is neither empty nor servfail"}},
 		{"example.org", "cache_size 0", []string{":2 ", "cache_size: '0' is out of range"}},
+		{"example.org", "allow_unspecified yes", []string{":2 ", "allow_unspecified: unexpected argument 'yes'"}},
 		{"example.org", "max_concurrent 0", []string{":2 ", "max_concurrent: '0' is out of range"}},
 
 		{"example.org", "upstream nowhere", []string{":2 ", "upstream:", `"nowhere"`}},

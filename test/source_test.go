@@ -40,6 +40,7 @@ var calls = map[string]call{
 	"log.Errorf":   {0, logMessage},
 	".warnOnce":    {0, logMessage},
 	".Warn":        {0, logMessage},
+	".warn":        {0, logMessage},
 	".limited":     {1, logMessage},
 	".Limited":     {1, logMessage},
 
@@ -49,8 +50,10 @@ var calls = map[string]call{
 
 	"NetworkFailure":        {0, lookupFailed},
 	"Unusable":              {0, lookupFailed},
+	"Filtered":              {0, lookupFailed},
 	"lookup.NetworkFailure": {0, lookupFailed},
 	"lookup.Unusable":       {0, lookupFailed},
+	"lookup.Filtered":       {0, lookupFailed},
 }
 
 // filesOf says what the errors of a file are about, by its path in the repository. The errors of other files are parts

@@ -38,7 +38,7 @@ func (c *Chain) TTL() uint32 { return c.ttl }
 func (c *Chain) Extend(target string) error {
 	switch {
 	case slices.Contains(c.names, target):
-		return Unusable("loop", fmt.Errorf("%s leads back to itself", target))
+		return Unusable(Loop, fmt.Errorf("%s leads back to itself", target))
 	case c.Links() == MaxLinks:
 		return TooLong()
 	}
@@ -47,7 +47,7 @@ func (c *Chain) Extend(target string) error {
 }
 
 // TooLong returns the failure of a chain of more than MaxLinks links.
-func TooLong() *Failure { return Unusable("loop", fmt.Errorf("more than %d links", MaxLinks)) }
+func TooLong() *Failure { return Unusable(Loop, fmt.Errorf("more than %d links", MaxLinks)) }
 
 // Follow extends the chain with the CNAME records of answer, which may be in any order, and returns the addresses of
 // its end, of type qtype (A or AAAA): each once, at most MaxAddrs, and nil when answer has none. Records of other names,

@@ -51,6 +51,8 @@ type Failure struct {
 const (
 	Timeout  = "timeout"  // no response came in time
 	Canceled = "canceled" // the server stopped during the lookup, which says nothing about the target
+	Loop     = "loop"     // the chain leads back to itself, or is too long
+	Denied   = "denied"   // the response has no other addresses than those that are never used
 )
 
 // Error implements error.
@@ -73,6 +75,12 @@ func NetworkFailure(outcome string, detail error) *Failure {
 // may be nil.
 func Unusable(outcome string, detail error) *Failure {
 	return &Failure{outcome, dns.ExtendedErrorCodeNoReachableAuthority, detail}
+}
+
+// Filtered returns the failure of a lookup whose response has no address that may be used. Its EDE is Filtered (17); detail
+// may be nil.
+func Filtered(outcome string, detail error) *Failure {
+	return &Failure{outcome, dns.ExtendedErrorCodeFiltered, detail}
 }
 
 // AsFailure returns the Failure that err is or wraps. Any other error becomes one, with the outcome "error".

@@ -22,6 +22,7 @@ func TestFailure(t *testing.T) {
 		{lookup.NetworkFailure("network", detail), "network: detail", dns.ExtendedErrorCodeNetworkError, detail},
 		{lookup.Unusable("servfail", nil), "servfail", dns.ExtendedErrorCodeNoReachableAuthority, nil},
 		{lookup.Unusable("malformed", detail), "malformed: detail", dns.ExtendedErrorCodeNoReachableAuthority, detail},
+		{lookup.Filtered(lookup.Denied, detail), "denied: detail", dns.ExtendedErrorCodeFiltered, detail},
 		{lookup.TooLong(), "loop: more than 16 links", dns.ExtendedErrorCodeNoReachableAuthority, lookup.TooLong().Detail},
 	} {
 		if got := tc.failure.Error(); got != tc.text {

@@ -3,6 +3,7 @@ package lookup
 import (
 	"bytes"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -107,6 +108,17 @@ func SameAddrs(a, b []byte, qtype uint16) bool {
 func sorted(addrs []byte, size int) []byte {
 	chunks := slices.SortedFunc(slices.Chunk(addrs, size), bytes.Compare)
 	return slices.Concat(chunks...)
+}
+
+// Allowed returns addrs, addresses of type qtype, without those that deny reports. The result belongs to the caller.
+func Allowed(addrs []byte, qtype uint16, deny func(netip.Addr) bool) []byte {
+	var allowed []byte
+	for ip := range slices.Chunk(addrs, AddrLen(qtype)) {
+		if addr, _ := netip.AddrFromSlice(ip); !deny(addr) {
+			allowed = append(allowed, ip...)
+		}
+	}
+	return allowed
 }
 
 // AddressRecords returns the records of q.Name with addrs, addresses of q.Type (A or AAAA), and a TTL in seconds. The

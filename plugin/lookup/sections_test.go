@@ -3,6 +3,7 @@ package lookup_test
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -235,6 +236,30 @@ func TestSameAddrs(t *testing.T) {
 		}
 		if string(one) != tc.one || string(other) != tc.other {
 			t.Errorf("%x and %x were changed", tc.one, tc.other)
+		}
+	}
+}
+
+func TestAllowed(t *testing.T) {
+	none := func(addr netip.Addr) bool { return addr.IsUnspecified() }
+	const a, b, zero, zero6 = "\xc0\x00\x02\x01", "\xc0\x00\x02\x02", "\x00\x00\x00\x00", "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	for _, tc := range []struct {
+		addrs, want string
+		qtype       uint16
+	}{
+		{"", "", dns.TypeA},
+		{a + b, a + b, dns.TypeA},
+		{zero, "", dns.TypeA},
+		{zero + a + zero + b + zero, a + b, dns.TypeA},
+		{zero6, "", dns.TypeAAAA},
+		{zero6 + zero + a + a + b, zero + a + a + b, dns.TypeAAAA},
+	} {
+		addrs := []byte(tc.addrs)
+		if got := lookup.Allowed(addrs, tc.qtype, none); string(got) != tc.want {
+			t.Errorf("%x: %x, want %x", tc.addrs, got, tc.want)
+		}
+		if string(addrs) != tc.addrs {
+			t.Errorf("%x was changed", tc.addrs)
 		}
 	}
 }

@@ -40,21 +40,24 @@ type upstream struct {
 	protocol  string
 	client    *http.Client   // of DNS over HTTPS, otherwise nil
 	exchanges sync.WaitGroup // in flight; their attempts may have ended, at the deadline
+	edns      edns
 	report    Reporter
+	warn      func(format string, args ...any)
 }
 
-// newUpstream returns the upstream at a. tlsConfig is for the encrypted protocols.
-func newUpstream(a Address, tlsConfig *tls.Config, timeout time.Duration, report Reporter) *upstream {
+// newUpstream returns the upstream at a, one of those of cfg. tlsConfig is for the encrypted protocols.
+func newUpstream(a Address, tlsConfig *tls.Config, cfg Config) *upstream {
 	up := &upstream{
 		proxy:    proxy.NewProxy("alias", a.HostPort, a.Protocol),
 		protocol: a.Protocol,
-		report:   report,
+		report:   cfg.Reporter(a.HostPort),
+		warn:     cfg.Warn,
 	}
 	if a.Protocol != transport.DNS {
 		up.proxy.SetTLSConfig(tlsConfig)
 	}
 	if a.Protocol == transport.HTTPS {
-		up.client = &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: timeout}
+		up.client = &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: cfg.Timeout}
 		up.client.Transport.(*http.Transport).TLSClientConfig = tlsConfig
 		up.proxy.SetHTTPClient(up.client)
 		up.proxy.SetDOHHost(tlsConfig.ServerName)
@@ -63,7 +66,7 @@ func newUpstream(a Address, tlsConfig *tls.Config, timeout time.Duration, report
 		up.proxy.GetHealthchecker().SetTLSConfig(tlsConfig.Clone())
 	}
 	up.proxy.SetExpire(idleExpire)
-	up.proxy.SetReadTimeout(timeout)
+	up.proxy.SetReadTimeout(cfg.Timeout)
 	return up
 }
 
@@ -88,39 +91,76 @@ func (up *upstream) stop() {
 // down reports whether the upstream fails its health checks.
 func (up *upstream) down() bool { return up.proxy.Down(maxFails) }
 
-// ask sends one query and returns the response, which answers exactly this query and whose code is NOERROR or
-// NXDOMAIN. Any other result is a *lookup.Failure. ask returns at the deadline of the attempt; first says that the query is
-// the first of the attempt.
+// ask makes one request and returns the response, which answers exactly this question and whose code is NOERROR or
+// NXDOMAIN. Any other result is a *lookup.Failure. When the upstream refuses a query with an OPT record, it gets one without
+// (RFC 6891, section 6.2.2). ask returns at the deadline of the attempt; first says that the request is the first of the
+// attempt.
 func (up *upstream) ask(ctx context.Context, deadline time.Time, q lookup.Question, first bool) (*dns.Msg, error) {
-	m, err := up.roundTrip(ctx, deadline, q, first)
+	opt := up.edns.use(time.Now())
+	m, err := up.query(ctx, deadline, q, opt, first)
+	if opt && err == nil && refusesEDNS(m) {
+		code := responseCode(m)
+		m, err = up.query(ctx, deadline, q, false, false)
+		if err == nil && !refusesEDNS(m) {
+			up.edns.refused(time.Now())
+			up.warn("Upstream %s answers %s to queries with EDNS: it is asked without for %s at a time", up.proxy.Addr(), code, plainTime)
+		}
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		f := connectFailure(err)
-		if f.Outcome != lookup.Canceled {
-			up.proxy.Healthcheck()
-		}
-		return nil, f
+		return nil, err
 	}
 	return m, check(m, q)
 }
 
-// roundTrip exchanges one query and its response, over TCP when the response is truncated.
-func (up *upstream) roundTrip(ctx context.Context, deadline time.Time, q lookup.Question, first bool) (m *dns.Msg, err error) {
+// query sends one query, with an OPT record or without, and returns its response, whatever that says. The error is a
+// *lookup.Failure.
+func (up *upstream) query(ctx context.Context, deadline time.Time, q lookup.Question, opt, first bool) (*dns.Msg, error) {
+	sent := time.Now()
+	m, err := up.roundTrip(ctx, deadline, q, opt, first)
+	if err == nil {
+		if !opt || !refusesEDNS(m) {
+			up.edns.answered(opt, time.Now())
+		}
+		return m, nil
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	f := connectFailure(err)
+	if f.Outcome == lookup.Timeout {
+		up.edns.timedOut(opt, sent, time.Now())
+	}
+	if f.Outcome != lookup.Canceled {
+		up.proxy.Healthcheck()
+	}
+	return nil, f
+}
+
+// roundTrip exchanges one query and its response, over TCP when the response is truncated. When TCP fails, a truncated
+// response is not used: it is to be ignored (RFC 2181, section 9), and a part of the addresses would replace all of them in
+// the cache and at secondaries. One without TC bit, that may have been cut, is used.
+func (up *upstream) roundTrip(ctx context.Context, deadline time.Time, q lookup.Question, opt, first bool) (m *dns.Msg, err error) {
 	if first && up.protocol == transport.DNS { // over UDP, the timeout of the proxy is the deadline
-		m, err = up.exchange(ctx, q, proxy.Options{})
+		m, err = up.exchange(ctx, q, opt, proxy.Options{})
 	} else {
-		m, err = up.exchangeBy(ctx, deadline, q, proxy.Options{})
+		m, err = up.exchangeBy(ctx, deadline, q, opt, proxy.Options{})
 	}
-	if err == nil && (m.Truncated || isCut(m)) && up.protocol == transport.DNS {
-		return up.exchangeBy(ctx, deadline, q, proxy.Options{ForceTCP: true})
+	if err != nil || up.protocol != transport.DNS || !m.Truncated && !isCut(m, opt) {
+		return m, err
 	}
-	return m, err
+	whole, err := up.exchangeBy(ctx, deadline, q, opt, proxy.Options{ForceTCP: true})
+	switch {
+	case err == nil:
+		return whole, nil
+	case m.Truncated:
+		return nil, fmt.Errorf("truncated over UDP, and over TCP: %w", err)
+	default:
+		return m, nil
+	}
 }
 
 // exchangeBy is exchange, but returns at the deadline: the reads of the proxy follow no context.
-func (up *upstream) exchangeBy(ctx context.Context, deadline time.Time, q lookup.Question, opts proxy.Options) (*dns.Msg, error) {
+func (up *upstream) exchangeBy(ctx context.Context, deadline time.Time, q lookup.Question, opt bool, opts proxy.Options) (*dns.Msg, error) {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	type reply struct {
@@ -134,7 +174,7 @@ func (up *upstream) exchangeBy(ctx context.Context, deadline time.Time, q lookup
 				replies <- reply{nil, lookup.Unusable("error", fmt.Errorf("panic: %v", r))}
 			}
 		}()
-		m, err := up.exchange(ctx, q, opts)
+		m, err := up.exchange(ctx, q, opt, opts)
 		replies <- reply{m, err}
 	})
 	select {
@@ -145,18 +185,27 @@ func (up *upstream) exchangeBy(ctx context.Context, deadline time.Time, q lookup
 	}
 }
 
-// queries has one for each exchange in flight: the proxy changes the ID.
-var queries = sync.Pool{New: func() any {
+// queries and plainQueries, those without an OPT record, have one for each exchange in flight: the proxy changes the ID.
+var (
+	queries      = sync.Pool{New: func() any { return newQuery().SetEdns0(udpSize, false) }}
+	plainQueries = sync.Pool{New: func() any { return newQuery() }}
+)
+
+func newQuery() *dns.Msg {
 	m := &dns.Msg{Question: make([]dns.Question, 1)}
 	m.RecursionDesired = true
-	return m.SetEdns0(udpSize, false)
-}}
+	return m
+}
 
-// exchange sends one query and returns its response. For a client on UDP, the proxy asks over UDP where it can, and
-// allocates room for a response of that size, not for 64 KiB.
-func (up *upstream) exchange(ctx context.Context, q lookup.Question, opts proxy.Options) (*dns.Msg, error) {
-	m := queries.Get().(*dns.Msg)
-	defer queries.Put(m)
+// exchange sends one query, with an OPT record or without, and returns its response. For a client on UDP, the proxy asks
+// over UDP where it can, and allocates room for a response of that size, not for 64 KiB.
+func (up *upstream) exchange(ctx context.Context, q lookup.Question, opt bool, opts proxy.Options) (*dns.Msg, error) {
+	pool := &plainQueries
+	if opt {
+		pool = &queries
+	}
+	m := pool.Get().(*dns.Msg)
+	defer pool.Put(m)
 	m.Question[0] = dns.Question{Name: q.Name, Qtype: q.Type, Qclass: dns.ClassINET}
 	for {
 		r, _, _, err := up.proxy.Connect(ctx, request.Request{W: lookup.Client{UDP: true}, Req: m}, opts)
@@ -167,9 +216,16 @@ func (up *upstream) exchange(ctx context.Context, q lookup.Question, opts proxy.
 	}
 }
 
-// isCut reports whether m, which came over UDP, may have been cut between two records, for lack of room: the library takes
-// what is left for the whole message. A message with an OPT record has not been cut, because that record is the last.
-func isCut(m *dns.Msg) bool { return m.IsEdns0() == nil && m.Len() >= udpSize }
+// isCut reports whether m, which came over UDP in response to a query with an OPT record or without, may have been cut
+// between two records, for lack of room: the library takes what is left for the whole message. A message with an OPT record
+// has not been cut, because that record is the last.
+func isCut(m *dns.Msg, opt bool) bool {
+	room := dns.MinMsgSize
+	if opt {
+		room = udpSize
+	}
+	return m.IsEdns0() == nil && m.Len() >= room
+}
 
 // connectFailure classifies an error of the exchange.
 func connectFailure(err error) *lookup.Failure {

@@ -16,58 +16,6 @@ import (
 	"github.com/miekg/dns"
 )
 
-// The attempts of a lookup, and the lookups, go to the upstreams in turn.
-func TestInTurn(t *testing.T) {
-	t.Parallel()
-	var ups []*fake.Server
-	var to []string
-	for range 3 {
-		up := fake.New(t, fake.Rcode(dns.RcodeServerFailure))
-		ups, to = append(ups, up), append(to, up.Addr)
-	}
-	us, reports := start(t, patient, to...)
-	if _, outcome := resolve(t, us, question, 3); outcome != "servfail" {
-		t.Errorf("outcome %q", outcome)
-	}
-	for i, up := range ups {
-		if n := up.AskedAll(); n != 1 {
-			t.Errorf("upstream %d got %d of 3 attempts", i, n)
-		}
-		up.Set(good)
-	}
-	for range 6 {
-		resolve(t, us, question, 3)
-	}
-	for i, up := range ups {
-		if n := up.AskedAll(); n != 1+2 {
-			t.Errorf("upstream %d got %d of 6 lookups", i, n-1)
-		}
-	}
-	counts := make(map[string]int)
-	for _, r := range reports.all() {
-		counts[r.to+r.outcome]++
-	}
-	for _, up := range ups {
-		if counts[up.Addr+"servfail"] != 1 || counts[up.Addr+"success"] != 2 {
-			t.Errorf("reports %v", counts)
-		}
-	}
-}
-
-// One slow upstream of two: the attempt after it goes to the other.
-func TestOneSlowOfTwo(t *testing.T) {
-	t.Parallel()
-	slow, fast := fake.New(t, nil), fake.New(t, good)
-	for _, order := range [][]string{{slow.Addr, fast.Addr}, {fast.Addr, slow.Addr}} {
-		us, _ := start(t, short, order...)
-		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-			if addrs, outcome := resolve(t, us, lookup.Question{Name: "target.example.", Type: qtype}, 2); len(addrs) != 1 {
-				t.Errorf("%s: %v, %s", dns.TypeToString[qtype], addrs, outcome)
-			}
-		}
-	}
-}
-
 // checked returns how often the upstream's health was checked.
 func checked(up *fake.Server) int { return up.Asked(".", dns.TypeNS) }
 

@@ -2,6 +2,9 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/coredns/alias/plugin/lookup"
@@ -41,15 +44,27 @@ func check(m *dns.Msg, q lookup.Question) error {
 	case dns.RcodeNotImplemented:
 		return lookup.Unusable("notimp", nil)
 	default:
-		return lookup.Unusable("rcode", errors.New(rcode.ToString(m.Rcode)))
+		return lookup.Unusable("rcode", errors.New(responseCode(m)))
 	}
+}
+
+// responseCode returns the name of the code of m. Code 16 is BADVERS (RFC 6891, section 9): the other meaning that it has,
+// BADSIG, is that of a code in a TSIG record.
+func responseCode(m *dns.Msg) string {
+	if m.Rcode == dns.RcodeBadVers {
+		return "BADVERS"
+	}
+	return rcode.ToString(m.Rcode)
 }
 
 // read follows the chain through the response m. It is done when m answers for the end of the chain, with addresses or
 // without; otherwise the end of the chain has to be looked up next. The error is a *lookup.Failure.
-func read(c *lookup.Chain, m *dns.Msg, qtype uint16) (o lookup.Outcome, done bool, err error) {
+func (us *Upstreams) read(c *lookup.Chain, m *dns.Msg, qtype uint16) (o lookup.Outcome, done bool, err error) {
 	asked := c.End()
 	addrs, err := c.Follow(m.Answer, qtype)
+	if err == nil && m.Rcode == dns.RcodeSuccess {
+		addrs, err = us.allowed(addrs, qtype)
+	}
 	if err != nil {
 		return lookup.Outcome{}, false, err
 	}
@@ -68,6 +83,16 @@ func read(c *lookup.Chain, m *dns.Msg, qtype uint16) (o lookup.Outcome, done boo
 	default:
 		return lookup.Outcome{TTL: negativeTTL(soa)}, true, nil
 	}
+}
+
+// allowed returns addrs without those that are denied. The error is that no other is left.
+func (us *Upstreams) allowed(addrs []byte, qtype uint16) ([]byte, error) {
+	allowed := lookup.Allowed(addrs, qtype, us.deny)
+	if len(allowed) == 0 && len(addrs) > 0 {
+		first, _ := netip.AddrFromSlice(addrs[:lookup.AddrLen(qtype)])
+		return nil, lookup.Filtered(lookup.Denied, fmt.Errorf("no address but %s", first))
+	}
+	return slices.Clip(allowed), nil
 }
 
 // negativeTTL returns the TTL, in seconds, of the negative answer with soa, which may be nil (RFC 2308, section 5).

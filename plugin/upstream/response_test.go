@@ -60,6 +60,13 @@ func compressed(opt bool) fake.Handler {
 	}
 }
 
+// extended answers with a code that takes an OPT record.
+func extended(code int) fake.Handler {
+	return func(w dns.ResponseWriter, r *dns.Msg) {
+		w.WriteMsg(new(dns.Msg).SetRcode(r, code).SetEdns0(1232, false))
+	}
+}
+
 const exampleSOA = "example. 900 IN SOA ns.example. h.example. 1 2 3 4 60"
 
 // What each kind of response, or none, leads to.
@@ -122,6 +129,7 @@ func TestResponses(t *testing.T) {
 		}), reports: []string{"success"}, addrs: 256, ttl: 300, asks: 2},
 		{name: "large over UDP", handler: compressed(true), reports: []string{"success"}, addrs: 70, ttl: 300, asks: 1},
 		{name: "large over UDP, and perhaps cut", handler: compressed(false), reports: []string{"success"}, addrs: 70, ttl: 300, asks: 2},
+		{name: "perhaps cut, and TCP refused", handler: compressed(false), refuse: "tcp", reports: []string{"success"}, addrs: 70, ttl: 300, asks: 1},
 		{name: "truncated, then TCP", handler: overUDP(truncated, good), reports: []string{"success"}, addrs: 1, ttl: 300, asks: 2},
 
 		{name: "TTL 0", handler: fake.Answer("target.example. 0 IN A 192.0.2.1"), reports: []string{"success"}, addrs: 1, ttl: 0, asks: 1},
@@ -142,18 +150,26 @@ func TestResponses(t *testing.T) {
 		{name: "NXDOMAIN behind a CNAME", handler: fake.Zone("target.example. 300 IN CNAME b.example."), reports: []string{"nxdomain"}, ttl: 30, asks: 1},
 		{name: "NXDOMAIN with addresses", handler: respond(func(m *dns.Msg) { m.Rcode = dns.RcodeNameError }), reports: []string{"nxdomain"}, ttl: 30, asks: 1},
 
+		{name: "an address that is none", handler: fake.Zone("target.example. 300 IN A 0.0.0.0"), reports: []string{"denied"}, ede: 17, detail: "no address but 0.0.0.0", asks: 1},
+		{name: "an address that is none, behind a CNAME", handler: fake.Zone("target.example. 300 IN CNAME b.example.", "b.example. 300 IN A 0.0.0.0"),
+			reports: []string{"denied"}, ede: 17, detail: "no address but 0.0.0.0", asks: 1},
+		{name: "an address that is none beside others", handler: fake.Zone("target.example. 300 IN A 192.0.2.1", "target.example. 300 IN A 0.0.0.0", "target.example. 300 IN A 192.0.2.2"),
+			reports: []string{"success"}, addrs: 2, ttl: 300, asks: 1},
+
 		{name: "timeout", handler: nil, timeout: short, reports: []string{"timeout"}, ede: 23, asks: 1},
 		{name: "too late", handler: fake.Late(short+100*time.Millisecond, good), timeout: short, reports: []string{"timeout"}, ede: 23, asks: 1},
 		{name: "closed port", refuse: "all", reports: []string{"network"}, ede: 23, detail: "refused"},
 		{name: "SERVFAIL", handler: fake.Rcode(dns.RcodeServerFailure), reports: []string{"servfail"}, ede: 22, asks: 1},
 		{name: "REFUSED", handler: fake.Rcode(dns.RcodeRefused), reports: []string{"refused"}, ede: 22, asks: 1},
-		{name: "FORMERR", handler: fake.Rcode(dns.RcodeFormatError), reports: []string{"formerr"}, ede: 22, asks: 1},
-		{name: "NOTIMP", handler: fake.Rcode(dns.RcodeNotImplemented), reports: []string{"notimp"}, ede: 22, asks: 1},
+		{name: "FORMERR", handler: fake.Rcode(dns.RcodeFormatError), reports: []string{"formerr"}, ede: 22, asks: 2},
+		{name: "NOTIMP", handler: fake.Rcode(dns.RcodeNotImplemented), reports: []string{"notimp"}, ede: 22, asks: 2},
 		{name: "another code", handler: fake.Rcode(dns.RcodeYXDomain), reports: []string{"rcode"}, ede: 22, detail: "YXDOMAIN", asks: 1},
 		{name: "an unknown code", handler: fake.Rcode(13), reports: []string{"rcode"}, ede: 22, detail: "RCODE13", asks: 1},
+		{name: "BADVERS", handler: extended(dns.RcodeBadVers), reports: []string{"rcode"}, ede: 22, detail: "rcode: BADVERS", asks: 2},
+		{name: "BADCOOKIE", handler: extended(dns.RcodeBadCookie), reports: []string{"rcode"}, ede: 22, detail: "rcode: BADCOOKIE", asks: 2},
 		{name: "referral", handler: respond(func(m *dns.Msg) { m.Answer, m.Ns = nil, fake.RRs("example. 300 IN NS ns.example.") }),
 			reports: []string{"referral"}, ede: 22, asks: 1},
-		{name: "truncated and TCP refused", handler: truncated, refuse: "tcp", reports: []string{"network"}, ede: 23, detail: "refused", asks: 1},
+		{name: "truncated and TCP refused", handler: truncated, refuse: "tcp", reports: []string{"network"}, ede: 23, detail: "truncated over UDP, and over TCP: ", asks: 1},
 		{name: "truncated and TCP silent", handler: overUDP(truncated, silent), timeout: short, reports: []string{"timeout"}, ede: 23, asks: 2},
 		{name: "truncated over TCP too", handler: truncated, reports: []string{"malformed"}, ede: 22, detail: "truncated over TCP", asks: 2},
 		{name: "garbage", handler: fake.Raw(func(*dns.Msg) []byte { return []byte("\xff\xfegarbage without end\xc0\xc0\xc0") }),
@@ -168,7 +184,7 @@ func TestResponses(t *testing.T) {
 		{name: "wrong name", handler: respond(func(m *dns.Msg) { m.Question[0].Name = "other.example." }), reports: []string{"mismatch"}, ede: 22, detail: "another question", asks: 1},
 		{name: "wrong type", handler: respond(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }), reports: []string{"mismatch"}, ede: 22, detail: "another question", asks: 1},
 		{name: "wrong class", handler: respond(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }), reports: []string{"mismatch"}, ede: 22, detail: "another question", asks: 1},
-		{name: "no question", handler: respond(func(m *dns.Msg) { m.Question = nil }), reports: []string{"mismatch"}, ede: 22, detail: "another question", asks: 1},
+		{name: "no question", handler: respond(func(m *dns.Msg) { m.Question = nil }), reports: []string{"mismatch"}, ede: 22, detail: "another question", asks: 2},
 		{name: "two questions", handler: respond(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }), reports: []string{"mismatch"}, ede: 22, detail: "another question", asks: 1},
 		{name: "no QR bit", handler: respond(func(m *dns.Msg) { m.Response = false }), reports: []string{"mismatch"}, ede: 22, detail: "not a response", asks: 1},
 		{name: "another opcode", handler: respond(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), reports: []string{"mismatch"}, ede: 22, detail: "not a response", asks: 1},

@@ -3,13 +3,16 @@
 //
 // It must not know what is cached, who asks, or what a failure leads to.
 //
-// A lookup consists of attempts, each through one upstream. An attempt consists of requests: more than one when the
-// upstream does not follow a chain of CNAME records to its end.
+// A lookup consists of attempts, each through one upstream, or through several when they fail at once. An attempt consists
+// of requests: more than one when the upstream does not follow a chain of CNAME records to its end. A request consists of
+// queries: more than one when a response is truncated, or when the upstream does not know EDNS.
 package upstream
 
 import (
 	"context"
 	"crypto/tls"
+	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,8 +21,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Reporter is called after each request to one upstream, with its outcome and the time that it took, a second query over
-// TCP included. The outcome is one of success, nodata, nxdomain, cname (a chain whose end has to be looked up next), or
+// earlyPart is the part of the timeout in which a failure is early: the attempt goes on through the next upstream.
+const earlyPart = 5
+
+// Reporter is called after each request to one upstream, with its outcome and the time that it took, all its queries
+// included. The outcome is one of success, nodata, nxdomain, cname (a chain whose end has to be looked up next), or
 // that of the failure. Several goroutines call a Reporter at the same time.
 type Reporter func(outcome string, took time.Duration)
 
@@ -30,6 +36,11 @@ type Config struct {
 	// their own. It is copied.
 	TLS     *tls.Config
 	Timeout time.Duration // of one attempt, everything in it included
+	// Deny reports whether an address is never used: a response in which no other is left is a failure. An IPv4 address in
+	// an AAAA record (::ffff:0:0/96) is passed as it is. Nil denies none. Several goroutines call it at the same time.
+	Deny func(netip.Addr) bool
+	// Warn logs a warning for the operator, once if it is called more often. It may be nil.
+	Warn func(format string, args ...any)
 	// Reporter returns the Reporter of the upstream at to, its HostPort. New calls it once for each address.
 	Reporter func(to string) Reporter
 }
@@ -39,19 +50,26 @@ type Config struct {
 type Upstreams struct {
 	list    []*upstream
 	timeout time.Duration
+	deny    func(netip.Addr) bool
 	turn    atomic.Uint32
 }
 
 // New returns the Upstreams that cfg describes. It opens no connection and starts no goroutine.
 func New(cfg Config) *Upstreams {
-	us := &Upstreams{timeout: cfg.Timeout}
+	us := &Upstreams{timeout: cfg.Timeout, deny: cfg.Deny}
+	if us.deny == nil {
+		us.deny = func(netip.Addr) bool { return false }
+	}
+	if cfg.Warn == nil {
+		cfg.Warn = func(string, ...any) {}
+	}
 	for _, a := range cfg.Addresses {
 		tlsConfig := cfg.TLS.Clone()
 		tlsConfig.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 		if a.ServerName != "" {
 			tlsConfig.ServerName = a.ServerName
 		}
-		us.list = append(us.list, newUpstream(a, tlsConfig, cfg.Timeout, cfg.Reporter(a.HostPort)))
+		us.list = append(us.list, newUpstream(a, tlsConfig, cfg))
 	}
 	return us
 }
@@ -74,18 +92,21 @@ func (us *Upstreams) Stop() {
 
 // Resolve looks up q, a question for A or AAAA, in at most the given number of attempts (at least 1), each of which takes
 // at most the timeout. The first that ends without failure is the last. The attempts go to the upstreams in turn; an
-// upstream that fails its health checks is passed over, unless all do. The addresses of the outcome belong to the caller.
+// upstream that fails its health checks is passed over, unless all do. An attempt that fails before a fifth of the timeout
+// has passed goes on through the next upstream, through each at most once. The addresses of the outcome belong to the
+// caller.
 //
 // The error is a *lookup.Failure, that of the last attempt. Its outcome is one of timeout, network (no response), servfail,
 // refused, formerr, notimp, rcode (the code of the response), malformed, mismatch (not a response to the query), referral,
-// loop (see lookup.Chain), error, or canceled. When ctx is canceled, no further attempt begins and the error has the outcome
-// lookup.Canceled, unless the attempt in flight gets a response; over UDP, it is waited for until the timeout.
+// loop (see lookup.Chain), denied (see Config.Deny), error, or canceled. When ctx is canceled, no further attempt begins and
+// the error has the outcome lookup.Canceled, unless the attempt in flight gets a response; over UDP, it is waited for until
+// the timeout.
 func (us *Upstreams) Resolve(ctx context.Context, q lookup.Question, attempts int) (lookup.Outcome, error) {
 	var err error
 	first := us.turn.Add(1)
 	for i := range attempts {
 		var o lookup.Outcome
-		if o, err = us.attempt(ctx, us.pick(first+uint32(i)), q); err == nil { // #nosec G115 -- it wraps
+		if o, err = us.attempt(ctx, first+uint32(i), q); err == nil { // #nosec G115 -- it wraps
 			return o, nil
 		}
 		if ctx.Err() != nil {
@@ -95,29 +116,41 @@ func (us *Upstreams) Resolve(ctx context.Context, q lookup.Question, attempts in
 	return lookup.Outcome{}, err
 }
 
-// pick returns the upstream whose turn it is, or the next that is not down. When all are down, it returns the one whose
-// turn it is.
-func (us *Upstreams) pick(turn uint32) *upstream {
-	n := uint32(len(us.list)) // #nosec G115 -- at most MaxUpstreams
-	for i := range n {
-		if up := us.list[(turn+i)%n]; !up.down() {
-			return up
+// attempt looks q up through the upstream whose turn it is, and through the next ones as long as the failures are early.
+// A chain that loops, or is too long, is so through any of them.
+func (us *Upstreams) attempt(ctx context.Context, turn uint32, q lookup.Question) (o lookup.Outcome, err error) {
+	began := time.Now()
+	for i, up := range us.candidates(turn) {
+		o, err = us.resolveThrough(ctx, up, began.Add(us.timeout), q, i == 0)
+		if err == nil || ctx.Err() != nil || lookup.AsFailure(err).Outcome == lookup.Loop || time.Since(began) >= us.timeout/earlyPart {
+			break
 		}
 	}
-	return us.list[turn%n]
+	return o, err
 }
 
-// attempt looks q up through one upstream. When the upstream does not follow a chain to its end, the attempt does.
-func (us *Upstreams) attempt(ctx context.Context, up *upstream, q lookup.Question) (lookup.Outcome, error) {
-	deadline := time.Now().Add(us.timeout)
+// candidates returns the upstreams in the order in which an attempt asks them, from that whose turn it is: those that are
+// not down, and all when all are down.
+func (us *Upstreams) candidates(turn uint32) []*upstream {
+	n := uint32(len(us.list)) // #nosec G115 -- at most MaxUpstreams
+	all := slices.Concat(us.list[turn%n:], us.list[:turn%n])
+	if slices.ContainsFunc(all, func(up *upstream) bool { return !up.down() }) {
+		return slices.DeleteFunc(all, (*upstream).down)
+	}
+	return all
+}
+
+// resolveThrough looks q up through one upstream. When the upstream does not follow a chain to its end, resolveThrough
+// does. It returns at the deadline of the attempt; first says that up is the first upstream of the attempt.
+func (us *Upstreams) resolveThrough(ctx context.Context, up *upstream, deadline time.Time, q lookup.Question, first bool) (lookup.Outcome, error) {
 	c := lookup.NewChain(q.Name)
 	for {
 		began := time.Now()
-		m, err := up.ask(ctx, deadline, lookup.Question{Name: c.End(), Type: q.Type}, c.Links() == 0)
+		m, err := up.ask(ctx, deadline, lookup.Question{Name: c.End(), Type: q.Type}, first && c.Links() == 0)
 		var o lookup.Outcome
 		var done bool
 		if err == nil {
-			o, done, err = read(c, m, q.Type)
+			o, done, err = us.read(c, m, q.Type)
 		}
 		up.report(label(m, o, done, err), time.Since(began))
 		if err != nil || done {

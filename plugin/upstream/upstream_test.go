@@ -3,6 +3,7 @@ package upstream_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -73,10 +74,17 @@ type report struct {
 	took        time.Duration
 }
 
-// reports collects the calls of Reporters.
+// reports collects the calls of Reporters, and the warnings.
 type reports struct {
-	mu   sync.Mutex
-	list []report
+	mu       sync.Mutex
+	list     []report
+	warnings []string
+}
+
+func (rs *reports) warn(format string, args ...any) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.warnings = append(rs.warnings, fmt.Sprintf(format, args...))
 }
 
 func (rs *reports) reporter(to string) upstream.Reporter {
@@ -121,7 +129,7 @@ func startTLS(t testing.TB, cfg *tls.Config, timeout time.Duration, to ...string
 		cfg = new(tls.Config)
 	}
 	rs = new(reports)
-	us = upstream.New(upstream.Config{Addresses: addrs, TLS: cfg, Timeout: timeout, Reporter: rs.reporter})
+	us = upstream.New(upstream.Config{Addresses: addrs, TLS: cfg, Timeout: timeout, Reporter: rs.reporter, Deny: netip.Addr.IsUnspecified, Warn: rs.warn})
 	us.Start()
 	return us, rs, sync.OnceFunc(us.Stop)
 }
