@@ -88,7 +88,7 @@ type incoming struct {
 func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 	question, class := questionOf(r)
 	if r.Opcode != dns.OpcodeQuery || class != dns.ClassINET {
-		return plugin.NextOrFailure(a.Name(), a.backend.Next, ctx, w, r)
+		return a.backend.ServeDNS(ctx, w, r)
 	}
 	q := incoming{Question: question}
 	q.record, q.exists = a.records.Find(q.Name)

@@ -8,8 +8,6 @@ import (
 	"github.com/coredns/alias/plugin/backend"
 	"github.com/coredns/alias/plugin/lookup"
 
-	"github.com/coredns/coredns/plugin"
-
 	"github.com/miekg/dns"
 )
 
@@ -19,9 +17,9 @@ func (a *Alias) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *i
 		w = a.primary.Writer(w)
 	}
 	if !q.exists {
-		return plugin.NextOrFailure(a.Name(), a.backend.Next, ctx, w, r)
+		return a.backend.ServeDNS(ctx, w, r)
 	}
-	rcode, err := plugin.NextOrFailure(a.Name(), a.backend.Next, ctx, existingWriter{w}, r)
+	rcode, err := a.backend.ServeDNS(ctx, existingWriter{w}, r)
 	if rcode == dns.RcodeNameError {
 		rcode = dns.RcodeSuccess
 	}

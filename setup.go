@@ -108,7 +108,7 @@ func (a *Alias) join(block *dnsserver.Config, cfg *config, at serverBlock) error
 	before, behind, ok := neighbours(block)
 	if ok {
 		a.wireForm = canWriteWire(before)
-		a.backend.ZoneOf = backend.ZonesOf(behind)
+		a.backend.ZoneOf, a.backend.ByName = backend.ZonesOf(behind), backend.ByName(behind)
 	}
 	if block.Handler("transfer") == nil {
 		return nil

@@ -48,6 +48,7 @@ type Config struct {
 // first query.
 type Backend struct {
 	Next   plugin.Handler // the first of the next plugins, or nil when there are none
+	ByName plugin.Handler // Next for queries, when that can find its zones by name, see ByName; or nil
 	Signs  bool           // the dnssec plugin is in the server block
 	ZoneOf ZoneFinder     // finds the zones whose changes can be seen, see ZonesOf; or nil
 
@@ -64,6 +65,16 @@ func New(cfg Config) *Backend {
 		answers: otter.Must(&otter.Options[lookup.Question, *cached]{MaximumSize: cfg.Size}),
 		queries: semaphore.NewWeighted(int64(cfg.Concurrent)),
 	}
+}
+
+// ServeDNS hands a client's message on to the backend, which writes the response to w, or returns the code for one. The
+// error is the backend's, or says that there is no next plugin.
+func (b *Backend) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	next := b.Next
+	if b.ByName != nil && r.Opcode == dns.OpcodeQuery {
+		next = b.ByName
+	}
+	return plugin.NextOrFailure("alias", next, ctx, w, r)
 }
 
 // Response is what the backend answers to one query. The message and its records must not be changed: file and others hand
@@ -141,7 +152,7 @@ func (b *Backend) exchange(ctx context.Context, name string, qtype uint16) (r Re
 	}
 	ctx = metadata.ContextWithMetadata(ctx)
 	w := nonwriter.New(lookup.Client{})
-	rcode, err := plugin.NextOrFailure("alias", b.Next, ctx, w, m)
+	rcode, err := b.ServeDNS(ctx, w, m)
 	r.Msg, r.Unable = w.Msg, w.Msg == nil && rcode == dns.RcodeServerFailure && err == nil
 	if wildcard := metadata.ValueFunc(ctx, "zone/wildcard"); wildcard != nil {
 		r.Wildcard = wildcard()

@@ -1,15 +1,10 @@
 package backend
 
 import (
-	"maps"
-
 	"github.com/coredns/alias/plugin/lookup"
-	"github.com/coredns/alias/plugin/records"
 
 	"github.com/coredns/coredns/plugin"
-	"github.com/coredns/coredns/plugin/auto"
 	"github.com/coredns/coredns/plugin/file"
-	"github.com/coredns/coredns/plugin/secondary"
 
 	"github.com/miekg/dns"
 )
@@ -22,13 +17,12 @@ import (
 // concurrent use. The zone belongs to its plugin: it is locked before it is read.
 type ZoneFinder func(name string) *file.Zone
 
-// ZonesOf returns the ZoneFinder for behind, the plugins that come right behind alias in the server block, in their
-// order. It finds the zones of file, auto and secondary, and of no plugin that comes behind another one: that one may
-// answer first.
+// ZonesOf returns the ZoneFinder for behind, the plugins that come right behind alias in the server block, in their order.
+// It finds the zones of file, auto and secondary, and of no plugin that comes behind another one: that one may answer first.
 func ZonesOf(behind []plugin.Handler) ZoneFinder {
-	var finders []ZoneFinder
+	var finders []finder
 	for _, h := range behind {
-		f := zonesOf(h)
+		f := finderOf(h)
 		if f == nil {
 			break
 		}
@@ -36,31 +30,12 @@ func ZonesOf(behind []plugin.Handler) ZoneFinder {
 	}
 	return func(name string) *file.Zone {
 		for _, f := range finders {
-			if z := f(name); z != nil {
+			if _, z := f(name); z != nil {
 				return z
 			}
 		}
 		return nil
 	}
-}
-
-// zonesOf returns the ZoneFinder for h, or nil when it is no plugin whose zones can be found. A member of one of secondary's
-// catalog zones is not found. If another zone is found in its place, that has another SOA record, and nothing is kept.
-func zonesOf(h plugin.Handler) ZoneFinder {
-	switch h := h.(type) {
-	case file.File:
-		fixed := maps.Clone(h.Z)
-		return func(name string) *file.Zone { return fixed[records.Closest(fixed, name)] }
-	case *secondary.Secondary:
-		return zonesOf(h.File)
-	case auto.Auto:
-		return func(name string) *file.Zone {
-			h.RLock()
-			defer h.RUnlock()
-			return h.Z[records.Closest(h.Z, name)]
-		}
-	}
-	return nil
 }
 
 // versionOf returns the SOA record that m, the backend's response to q, has straight from the zone, or nil. It is nil for a
