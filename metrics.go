@@ -2,6 +2,7 @@ package alias
 
 import (
 	"maps"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -129,29 +130,56 @@ func newCounters(server, zone string) *counters {
 	return cs
 }
 
-// countersByZone has the counters by server and zone. The zero value is empty. It is safe for concurrent use.
+// countersByZone has the counters by server and zone. The zero value is empty. It is safe for concurrent use. Those that are
+// known are found without a lock; the others become known together, when they have been asked for as often as there are
+// known ones. So 100,000 zones cost no more for each than a few do.
 type countersByZone struct {
-	known atomic.Pointer[map[string]map[string]*counters] // the maps are not changed
+	known atomic.Pointer[map[serverZone]*counters] // the map is not changed
+
+	mu    sync.Mutex
+	more  map[serverZone]*counters // that are not known yet
+	asked int                      // how often more was asked
 }
+
+// serverZone is what the counters are for.
+type serverZone struct{ server, zone string }
 
 // of returns the counters of a zone at a server.
 func (c *countersByZone) of(server, zone string) *counters {
-	for {
-		known := c.known.Load()
-		if known != nil {
-			if cs := (*known)[server][zone]; cs != nil {
-				return cs
-			}
+	sz := serverZone{server, zone}
+	if known := c.known.Load(); known != nil {
+		if cs := (*known)[sz]; cs != nil {
+			return cs
 		}
-		more := make(map[string]map[string]*counters)
-		if known != nil {
-			maps.Copy(more, *known)
-		}
-		more[server] = maps.Clone(more[server])
-		if more[server] == nil {
-			more[server] = make(map[string]*counters)
-		}
-		more[server][zone] = newCounters(server, zone)
-		c.known.CompareAndSwap(known, &more)
 	}
+	return c.find(sz)
+}
+
+// find returns the counters for sz, which were not known a moment ago.
+func (c *countersByZone) find(sz serverZone) *counters {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var known map[serverZone]*counters
+	if k := c.known.Load(); k != nil {
+		known = *k
+	}
+	cs := known[sz]
+	if cs == nil {
+		cs = c.more[sz]
+	}
+	if cs == nil {
+		cs = newCounters(sz.server, sz.zone)
+		if c.more == nil {
+			c.more = make(map[serverZone]*counters)
+		}
+		c.more[sz] = cs
+	}
+	if c.asked++; c.asked > len(known) && len(c.more) > 0 {
+		all := make(map[serverZone]*counters, len(known)+len(c.more))
+		maps.Copy(all, known)
+		maps.Copy(all, c.more)
+		c.known.Store(&all)
+		c.more, c.asked = nil, 0
+	}
+	return cs
 }
