@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -133,6 +134,7 @@ func hookStartup() {
 	}
 	caddy.RegisterEventHook("alias", func(event caddy.EventName, instance any) error {
 		if event == caddy.InstanceStartupEvent {
+			corefileBlocks.drop()
 			running.prime(instance)
 		}
 		return nil
@@ -242,19 +244,60 @@ type serverBlock struct {
 	keys  []string
 }
 
+// tokens returns the tokens of directive in this server block of the Corefile, which is read once for all server blocks, and
+// the path of the Corefile.
+func (at serverBlock) tokens(directive string) (path string, tokens []caddyfile.Token, err error) {
+	instances := caddy.Instances()
+	if len(instances) == 0 {
+		return "", nil, errors.New("no instance is running")
+	}
+	starting := instances[len(instances)-1]
+	blocks, err := corefileBlocks.of(starting)
+	if err != nil || at.index >= len(blocks) {
+		return "", nil, fmt.Errorf("server block %d of the Corefile is not to be found: %v", at.index, err)
+	}
+	return starting.Caddyfile().Path(), blocks[at.index].Tokens[directive], nil
+}
+
+// corefileBlocks has the server blocks of the Corefile while the server starts.
+var corefileBlocks blocks
+
+// blocks has the server blocks of the Corefile of an instance of the server.
+type blocks struct {
+	mu       sync.Mutex
+	instance *caddy.Instance
+	parsed   []caddyfile.ServerBlock
+}
+
+// of returns the server blocks of an instance, which are kept until it is called for another one, or drop is.
+func (bs *blocks) of(instance *caddy.Instance) ([]caddyfile.ServerBlock, error) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	if bs.instance == instance {
+		return bs.parsed, nil
+	}
+	corefile := instance.Caddyfile()
+	parsed, err := caddyfile.Parse(corefile.Path(), bytes.NewReader(corefile.Body()), nil)
+	if err == nil {
+		bs.instance, bs.parsed = instance, parsed
+	}
+	return parsed, err
+}
+
+func (bs *blocks) drop() {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	bs.instance, bs.parsed = nil, nil
+}
+
 // parseSecondaries returns the secondaries that the transfer plugin of this server block notifies. It notifies one after the
 // other, and has no method that returns them, hence the look into the Corefile, which it has found to be right.
 func parseSecondaries(at serverBlock) ([]primary.Secondaries, error) {
-	instances := caddy.Instances()
-	if len(instances) == 0 {
-		return nil, errors.New("no instance is running")
+	path, tokens, err := at.tokens("transfer")
+	if err != nil {
+		return nil, err
 	}
-	corefile := instances[len(instances)-1].Caddyfile()
-	blocks, err := caddyfile.Parse(corefile.Path(), bytes.NewReader(corefile.Body()), nil)
-	if err != nil || at.index >= len(blocks) {
-		return nil, fmt.Errorf("server block %d of the Corefile is not to be found: %v", at.index, err)
-	}
-	d := caddyfile.NewDispenserTokens(corefile.Path(), blocks[at.index].Tokens["transfer"])
+	d := caddyfile.NewDispenserTokens(path, tokens)
 	var all []primary.Secondaries
 	for d.Next() {
 		ss := primary.Secondaries{Zones: make(records.Zones)}
