@@ -17,7 +17,7 @@ import (
 // when its reading began.
 func (p *Primary) read(ctx context.Context, z *zone, advanced uint32) error {
 	found := make(map[string]*expansion)
-	for owner, r := range p.Records.All() {
+	for owner, r := range p.Records.Below(z.name) {
 		if p.isClosest(z, owner) {
 			found[owner] = &expansion{owner: owner, alias: r.Alias, wins: true}
 		}

@@ -9,11 +9,13 @@
 package records
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/maphash"
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/miekg/dns"
 )
@@ -39,6 +41,9 @@ type Records struct {
 	size  int // how many there are
 	table []bucket
 	seed  maphash.Seed
+
+	sorting sync.Once
+	sorted  []node // all nodes with a record, in the order of their names read backwards; made by Below
 
 	// Until Records is sealed: what the aliases are made of, and one more than the index of each in stated.
 	stated  []statement
@@ -211,16 +216,74 @@ func (rs *Records) record(n node, wildcard bool) Record {
 // Records must be sealed.
 func (rs *Records) All() iter.Seq2[string, Record] {
 	return func(yield func(string, Record) bool) {
-		for n := node(1); int(n) < len(rs.nodes); n += nameOffset + node(len(rs.name(n))) {
-			name := string(rs.name(n))
-			if r := rs.record(n, false); r.Alias != nil && !yield(name, r) {
-				return
-			}
-			if r := rs.record(n, true); r.Alias != nil && !yield("*."+strings.TrimPrefix(name, "."), r) {
+		for n := range rs.all() {
+			if !rs.yield(n, yield) {
 				return
 			}
 		}
 	}
+}
+
+// Below is All for the owners at name and below it: it takes no longer for many records elsewhere. name is lower case and fully
+// qualified.
+func (rs *Records) Below(name string) iter.Seq2[string, Record] {
+	if name == "." {
+		return rs.All()
+	}
+	return func(yield func(string, Record) bool) {
+		rs.sorting.Do(rs.sort)
+		if n := rs.lookup(name); n != 0 && !rs.yield(n, yield) {
+			return
+		}
+		suffix := []byte("." + name)
+		first, _ := slices.BinarySearchFunc(rs.sorted, suffix, func(n node, suffix []byte) int { return compareBackwards(rs.name(n), suffix) })
+		for _, n := range rs.sorted[first:] {
+			if !bytes.HasSuffix(rs.name(n), suffix) || !rs.yield(n, yield) {
+				return
+			}
+		}
+	}
+}
+
+// all yields the nodes.
+func (rs *Records) all() iter.Seq[node] {
+	return func(yield func(node) bool) {
+		for n := node(1); int(n) < len(rs.nodes) && yield(n); n += nameOffset + node(len(rs.name(n))) {
+		}
+	}
+}
+
+// yield yields the records of n, and returns what yield returned last.
+func (rs *Records) yield(n node, yield func(string, Record) bool) bool {
+	name := string(rs.name(n))
+	if r := rs.record(n, false); r.Alias != nil && !yield(name, r) {
+		return false
+	}
+	if r := rs.record(n, true); r.Alias != nil && !yield("*."+strings.TrimPrefix(name, "."), r) {
+		return false
+	}
+	return true
+}
+
+// sort makes sorted. Backwards, what is below a name follows the name with its dot.
+func (rs *Records) sort() {
+	for n := range rs.all() {
+		if rs.record(n, false).Alias != nil || rs.record(n, true).Alias != nil {
+			rs.sorted = append(rs.sorted, n)
+		}
+	}
+	rs.sorted = slices.Clip(rs.sorted)
+	slices.SortFunc(rs.sorted, func(a, b node) int { return compareBackwards(rs.name(a), rs.name(b)) })
+}
+
+// compareBackwards compares a and b octet by octet from their ends.
+func compareBackwards(a, b []byte) int {
+	for i, j := len(a)-1, len(b)-1; i >= 0 && j >= 0; i, j = i-1, j-1 {
+		if a[i] != b[j] {
+			return int(a[i]) - int(b[j])
+		}
+	}
+	return len(a) - len(b)
 }
 
 // Aliases yields the aliases, each once: records with the same target, TTL and zone share one. Records must be sealed.

@@ -380,3 +380,47 @@ func heap() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// Below a name are the records at it and below it, and no others.
+func TestBelow(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 0))
+	rs := records.New(records.Zones{".": {}})
+	labels := []string{"a", "b", "a-b", "ab", "-", "0", "_", "x"}
+	var names []string
+	for range 500 {
+		var name strings.Builder
+		for range random.IntN(5) {
+			name.WriteString(labels[random.IntN(len(labels))] + ".")
+		}
+		if name.Len() == 0 {
+			name.WriteString(".")
+		}
+		names = append(names, name.String())
+		rs.Add(name.String(), "target.", 60)
+		if random.IntN(3) == 0 {
+			rs.Add("*."+strings.TrimPrefix(name.String(), "."), "target.", 60)
+		}
+	}
+	rs.Seal()
+	for _, name := range append(names, "none.", "none.a.", "c.b.a.") {
+		want := make(map[string]bool)
+		for owner := range rs.All() {
+			if dns.IsSubDomain(name, owner) {
+				want[owner] = true
+			}
+		}
+		got := make(map[string]bool)
+		for owner, r := range rs.Below(name) {
+			if got[owner] || r.Alias == nil {
+				t.Errorf("%s is twice below %s, or without a record", owner, name)
+			}
+			got[owner] = true
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("below %s (-want +got):\n%s", name, diff)
+		}
+		for range rs.Below(name) { // it may end early
+			break
+		}
+	}
+}
