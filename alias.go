@@ -29,7 +29,7 @@ type Alias struct {
 	zones     records.Zones
 	records   *records.Records // the aliases of the Corefile
 	backend   *backend.Backend // the next plugins, which hold the zones' other data and may have aliases too
-	upstreams *upstream.Upstreams
+	upstreams *upstream.Share
 	cache     *cache
 	share     *answers.Share   // the part of the server block in the cache's entries
 	primary   *primary.Primary // nil without transfer in the server block

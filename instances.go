@@ -11,6 +11,7 @@ import (
 	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/records"
 	"github.com/coredns/alias/plugin/store"
+	"github.com/coredns/alias/plugin/upstream"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
@@ -18,6 +19,12 @@ import (
 
 // entries has the cache entries of all server blocks, and their files.
 var entries = answers.NewRegistry(newFile, time.Now)
+
+// resolvers has the upstreams of all server blocks, and resolverWarnings what was logged about them.
+var (
+	resolvers        upstream.Registry
+	resolverWarnings = onceLog{max: maxWarnings}
+)
 
 // newFile returns the file that keeps a copy of es.
 func newFile(s answers.Source, es *answers.Entries) answers.File {

@@ -273,9 +273,10 @@ func (cfg *config) build() *Alias {
 		warnings: onceLog{max: maxWarnings},
 		labels:   onceLog{max: maxLabelWarnings},
 	}
-	a.upstreams = upstream.New(upstream.Config{
-		Addresses: cfg.upstreams, TLS: cfg.tlsConfig, Timeout: cfg.timeout, Reporter: newReporter, Deny: cfg.denies,
-		Warn: a.warnings.warnOnce,
+	key := fmt.Sprint(cfg.upstreams, cfg.tlsConfig.ServerName, cfg.timeout, cfg.unspecified)
+	a.upstreams = resolvers.Share(key, upstream.Config{
+		Addresses: cfg.upstreams, TLS: cfg.tlsConfig, Timeout: cfg.timeout, Reporter: newReporter, Deny: cfg.deny(),
+		Warn: resolverWarnings.warnOnce,
 	})
 	a.cache = cfg.buildCache(a.upstreams.Resolve)
 	a.backend = backend.New(backend.Config{
@@ -285,10 +286,19 @@ func (cfg *config) build() *Alias {
 	return a
 }
 
-// denies reports whether addr is never an answer. 0.0.0.0 and :: are no address of a server (RFC 1122, section 3.2.1.3, and
-// RFC 4291, section 2.5.2): a resolver that filters names answers with them.
-func (cfg *config) denies(addr netip.Addr) bool {
-	return !cfg.unspecified && addr.Unmap().IsUnspecified()
+// isUnspecified reports whether addr is 0.0.0.0 or ::, which are no address of a server (RFC 1122, section 3.2.1.3, and RFC
+// 4291, section 2.5.2): a resolver that filters names answers with them.
+func isUnspecified(addr netip.Addr) bool { return addr.Unmap().IsUnspecified() }
+
+// isNever reports that any address may be an answer.
+func isNever(netip.Addr) bool { return false }
+
+// deny returns the function that reports an address that is never an answer.
+func (cfg *config) deny() func(netip.Addr) bool {
+	if cfg.unspecified {
+		return isNever
+	}
+	return isUnspecified
 }
 
 // buildCache returns the cache that cfg describes, which looks up through resolve. It has no entries yet.
@@ -298,7 +308,7 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 		retries:  cfg.retries,
 		timeout:  cfg.timeout,
 		lag:      min(answers.MaxLag, cfg.lifetime.stale/10),
-		deny:     cfg.denies,
+		deny:     cfg.deny(),
 		now:      cfg.now,
 		log:      limitedLog{messages: rate.NewLimiter(messagesPerSecond, maxMessages)},
 	}
