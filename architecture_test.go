@@ -26,6 +26,7 @@ const module = "github.com/coredns/alias"
 // allowed are the packages of this module that a leaf package may import. A leaf never imports the root. What it needs
 // from above comes in as a function or an interface.
 var allowed = map[string][]string{
+	"limit":    {},
 	"lookup":   {},
 	"rdata":    {},
 	"store":    {},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coredns/alias/plugin/answers"
+	"github.com/coredns/alias/plugin/limit"
 	"github.com/coredns/alias/plugin/lookup"
 )
 
@@ -110,7 +111,7 @@ func (c *cache) staleOrFailed(e *answers.Entry, left time.Duration) (*answers.En
 func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, e *answers.Entry) (*answers.Entry, time.Duration, status) {
 	left := c.left(e, limit, c.now())
 	usable := c.usable(e, left)
-	l, first := c.join(inFlight{Question: q, zone: zone, attempts: c.attempts(usable), entry: e})
+	l, first := c.join(inFlight{Question: q, zone: zone, attempts: c.attempts(usable), entry: e}, false)
 	if l == nil {
 		cause := lookup.NetworkFailure("overload", errors.New("too many lookups in flight"))
 		if c.ctx.Err() != nil {
@@ -143,39 +144,48 @@ func (c *cache) attempts(usable bool) int {
 // prefetch looks q up in the background, unless there is no room for it: then the next query tries again. As nobody
 // waits, it makes all attempts, so that all upstreams can be asked.
 func (c *cache) prefetch(q lookup.Question, zone string, e *answers.Entry) {
-	if c.lookUpInBackground(q, zone, e) == nil {
+	if c.lookUpInBackground(q, zone, e, limit.Lookup{Kind: limit.Prefetch, Zone: zone, Failing: e.Failing()}) == nil {
 		refreshesCount.WithLabelValues("skipped").Inc()
 	}
 }
 
-// lookUpInBackground returns the lookup of q that is in flight in the background now, or nil when there is no room for it.
-func (c *cache) lookUpInBackground(q lookup.Question, zone string, e *answers.Entry) *inFlight {
-	l, first := c.join(inFlight{Question: q, zone: zone, attempts: c.attempts(false), background: true, entry: e})
+// lookUpInBackground returns the lookup of q that is in flight now, or nil when there is no room for it. A job has the
+// room already.
+func (c *cache) lookUpInBackground(q lookup.Question, zone string, e *answers.Entry, room limit.Lookup) *inFlight {
+	l, first := c.join(inFlight{Question: q, zone: zone, attempts: c.attempts(false), room: room, entry: e}, room.Kind == limit.Job)
 	if first {
 		go c.run(l)
 	}
 	return l
 }
 
-// await returns the entry of q when that is fresh or backing off. Otherwise it looks q up in the background, as soon as
-// there is room, and returns the entry after that. It gives up when ctx ends or the cache is stopped.
-func (c *cache) await(ctx context.Context, q lookup.Question, limit uint32, zone string) *answers.Entry {
-	for {
-		now, e := c.now(), c.entries.Load(q)
-		left := c.left(e, limit, now)
-		if e.Answered && left > 0 || e.BackingOff(now) || ctx.Err() != nil || c.ctx.Err() != nil {
-			return e
-		}
-		if l := c.lookUpInBackground(q, zone, e); l != nil {
-			select {
-			case <-l.done:
-				return l.entry
-			case <-ctx.Done():
-				return e
-			}
-		}
-		c.awaitRoom()
+// await returns the entry of q when that is fresh or backing off. Otherwise it looks q up in the background, when it is the
+// turn of the zone share, and returns the entry after that; zone is for the metrics. When ctx ends before that, or the cache
+// is stopped, it returns the entry as it is, which is not ok.
+func (c *cache) await(ctx context.Context, q lookup.Question, ttl uint32, zone, share string) (e *answers.Entry, ok bool) {
+	e = c.entries.Load(q)
+	if c.isSettled(e, ttl) {
+		return e, true
 	}
+	l := c.running(q)
+	if room := (limit.Lookup{Kind: limit.Job, Zone: share, Failing: e.Failing()}); l == nil && c.room.Await(ctx, room) == nil {
+		l = c.lookUpInBackground(q, zone, e, room)
+	}
+	if l != nil {
+		select {
+		case <-l.done:
+			return l.entry, c.ctx.Err() == nil
+		case <-ctx.Done():
+		}
+	}
+	e = c.entries.Load(q)
+	return e, c.isSettled(e, ttl)
+}
+
+// isSettled reports whether e needs no lookup now: it is fresh or backing off. ttl is the TTL of the alias.
+func (c *cache) isSettled(e *answers.Entry, ttl uint32) bool {
+	now := c.now()
+	return e.Answered && c.left(e, ttl, now) > 0 || e.BackingOff(now)
 }
 
 // settle caches how the lookup of q ended, and returns the entry; old is the entry from when it began. An answer

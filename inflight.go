@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/coredns/alias/plugin/answers"
+	"github.com/coredns/alias/plugin/limit"
 	"github.com/coredns/alias/plugin/lookup"
 
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 )
 
@@ -27,10 +27,9 @@ type resolveFunc func(ctx context.Context, q lookup.Question, attempts int) (loo
 type lookups struct {
 	resolve resolveFunc
 
-	room           *semaphore.Weighted // for all lookups
-	backgroundRoom *semaphore.Weighted // for those that no client waits for, so that clients find room
-	maxBackground  int                 // what backgroundRoom has room for
-	pace           *rate.Limiter       // of background lookups too
+	room          *limit.Limiter
+	maxBackground int           // background lookups of one zone
+	pace          *rate.Limiter // of background lookups
 
 	mu       sync.Mutex
 	inFlight map[lookup.Question]*inFlight
@@ -43,21 +42,20 @@ type lookups struct {
 // inFlight is a lookup. Everybody who wants its answer waits for the same one.
 type inFlight struct {
 	lookup.Question
-	zone       string // for the metrics
-	attempts   int
-	background bool // no client waits for it
+	zone     string // for the metrics
+	attempts int
+	room     limit.Lookup // what it needs room for
 
 	began time.Time      // by the system's clock
 	done  chan struct{}  // closed when it is finished
 	entry *answers.Entry // before and then after it
 }
 
-// init makes room for limit lookups at a time, which resolve makes.
-func (ls *lookups) init(resolve resolveFunc, limit int) {
+// init makes room for so many lookups at a time, which resolve makes.
+func (ls *lookups) init(resolve resolveFunc, most int) {
 	ls.resolve = resolve
-	ls.maxBackground = max(limit/4, 1)
-	ls.room = semaphore.NewWeighted(int64(limit))
-	ls.backgroundRoom = semaphore.NewWeighted(int64(ls.maxBackground))
+	ls.room = limit.New(most)
+	ls.maxBackground = ls.room.PerZone()
 	ls.pace = rate.NewLimiter(pacePerSecond, paceBurst)
 	ls.inFlight = make(map[lookup.Question]*inFlight)
 	ls.ctx, ls.cancel = context.WithCancel(context.Background())
@@ -73,8 +71,13 @@ func (ls *lookups) stop() {
 
 // join returns the lookup in flight of the question of l, or l, and reports that l is the first: then the caller must run
 // it. The entry of l is that which the caller has seen. It returns nil when too many lookups are in flight, or the
-// cache is stopped.
-func (c *cache) join(l inFlight) (other *inFlight, first bool) {
+// cache is stopped. With admitted, l has room already, which join gives back when l is not to be run.
+func (c *cache) join(l inFlight, admitted bool) (other *inFlight, first bool) {
+	defer func() {
+		if admitted && !first {
+			c.room.Leave(l.room)
+		}
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if other, ok := c.inFlight[l.Question]; ok {
@@ -86,7 +89,7 @@ func (c *cache) join(l inFlight) (other *inFlight, first bool) {
 		}
 		l.entry = newer // it has come out of the file
 	}
-	if c.ctx.Err() != nil || !c.enter(l.background) {
+	if c.ctx.Err() != nil || !admitted && !c.room.Try(l.room) {
 		return nil, false
 	}
 	l.began, l.done = time.Now(), make(chan struct{})
@@ -106,15 +109,23 @@ func finished(e *answers.Entry) *inFlight {
 func (c *cache) run(l *inFlight) {
 	defer c.wg.Done()
 	defer c.finish(l)
-	defer c.leave(l.background)
-	if l.background {
+	defer c.room.Leave(l.room)
+	background := l.room.Kind != limit.Client
+	if background {
 		c.pace.Wait(c.ctx) // a client who joins meanwhile waits too, for as long as maxBackground lookups take
 	}
 	o, err := c.safely(l.Question, l.attempts)
 	l.entry = c.settle(l.Question, l.zone, l.entry, o, err)
-	if l.background {
+	if background {
 		refreshesCount.WithLabelValues(outcomeOf(err)).Inc()
 	}
+}
+
+// running returns the lookup of q that is in flight, or nil.
+func (ls *lookups) running(q lookup.Question) *inFlight {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.inFlight[q]
 }
 
 func (ls *lookups) finish(l *inFlight) {
@@ -148,37 +159,6 @@ func (l *inFlight) doneWithin(patience time.Duration) bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// enter takes the room for a lookup, if there is any.
-func (ls *lookups) enter(background bool) bool {
-	if background && !ls.backgroundRoom.TryAcquire(1) {
-		return false
-	}
-	if ls.room.TryAcquire(1) {
-		return true
-	}
-	if background {
-		ls.backgroundRoom.Release(1)
-	}
-	return false
-}
-
-// leave gives back what enter took.
-func (ls *lookups) leave(background bool) {
-	ls.room.Release(1)
-	if background {
-		ls.backgroundRoom.Release(1)
-	}
-}
-
-// awaitRoom waits until there was room for a background lookup, or the cache is stopped.
-func (ls *lookups) awaitRoom() {
-	for _, room := range []*semaphore.Weighted{ls.backgroundRoom, ls.room} {
-		if room.Acquire(ls.ctx, 1) == nil {
-			room.Release(1)
-		}
 	}
 }
 

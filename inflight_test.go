@@ -179,23 +179,28 @@ func TestMaxConcurrent(t *testing.T) {
 	})
 }
 
-// Background lookups leave three quarters of max_concurrent to the clients.
+// Background lookups leave three quarters of max_concurrent to the clients. One zone gets half of the rest.
 func TestBackgroundLeavesRoom(t *testing.T) {
 	inBubble(t, "max_concurrent 8", func(t *testing.T, a *Alias, r *fakeResolver) {
 		name := func(i int) lookup.Question { return question(fmt.Sprintf("t%d.example.", i), dns.TypeA) }
-		for i := range 8 {
+		for i := range 16 {
 			a.cache.get(name(i), lookup.NoLimit, "", nil)
 		}
 		time.Sleep(290 * time.Second)
 		r.delay = time.Second
-		skipped := counted(t, refreshesCount.WithLabelValues("skipped"), func() {
-			for i := range 8 {
-				a.cache.get(name(i), lookup.NoLimit, "", nil)
-			}
-		})
-		synctest.Wait()
-		if n := r.lookups() - 8; n != 2 || skipped != 6 {
-			t.Errorf("%d refreshes under way, %v skipped", n, skipped)
+		begin := func(from, to int, zone string) (skipped float64) {
+			return counted(t, refreshesCount.WithLabelValues("skipped"), func() {
+				for i := from; i < to; i++ {
+					a.cache.get(name(i), lookup.NoLimit, zone, nil)
+				}
+				synctest.Wait()
+			})
+		}
+		if skipped := begin(0, 8, "a."); r.lookups()-16 != 1 || skipped != 7 {
+			t.Errorf("%d refreshes of one zone under way, %v skipped", r.lookups()-16, skipped)
+		}
+		if skipped := begin(8, 16, "b."); r.lookups()-16 != 2 || skipped != 7 {
+			t.Errorf("%d refreshes of two zones under way, %v skipped", r.lookups()-16, skipped)
 		}
 		var wg sync.WaitGroup
 		for i := range 6 {

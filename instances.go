@@ -8,13 +8,13 @@ import (
 	"weak"
 
 	"github.com/coredns/alias/plugin/answers"
+	"github.com/coredns/alias/plugin/limit"
 	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/records"
 	"github.com/coredns/alias/plugin/store"
 	"github.com/coredns/alias/plugin/upstream"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sync/errgroup"
 )
 
 // entries has the cache entries of all server blocks, and their files.
@@ -148,19 +148,16 @@ func (a *Alias) prime() {
 	a.primeAll(func(*answers.Entry) bool { return true })
 }
 
-// primeAll looks up the targets of records whose entries have the property.
+// primeAll looks up the targets of records whose entries have the property, those of each zone in turn. There are more
+// calls at a time than there is room for lookups, so that those of a few zones do not take all.
 func (a *Alias) primeAll(property func(*answers.Entry) bool) {
-	var lookups errgroup.Group
-	lookups.SetLimit(a.cache.maxBackground)
-	for al := range a.records.Aliases() {
-		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-			lookups.Go(func() error {
-				a.primeAlias(al, qtype, property)
-				return nil
-			})
-		}
-	}
-	lookups.Wait()
+	each := a.cache.maxBackground
+	limit.InTurn(a.records.ByZone(), each, 8*each, func(al *records.Alias) {
+		var families sync.WaitGroup
+		families.Go(func() { a.primeAlias(al, dns.TypeAAAA, property) })
+		a.primeAlias(al, dns.TypeA, property)
+		families.Wait()
+	})
 }
 
 func (a *Alias) primeAlias(al *records.Alias, qtype uint16, property func(*answers.Entry) bool) {
@@ -172,6 +169,6 @@ func (a *Alias) primeAlias(al *records.Alias, qtype uint16, property func(*answe
 	case err != nil: // and so it will be until the Corefile or the zone changes
 		a.warnings.warnOnce("Alias to %s %s fails: %v", al.Target, dns.TypeToString[qtype], err)
 	case !d.own && property(a.cache.entries.Load(d.Question)):
-		a.cache.await(a.cache.ctx, d.Question, d.limit, al.Zone)
+		a.cache.await(a.cache.ctx, d.Question, d.limit, al.Zone, al.Zone)
 	}
 }

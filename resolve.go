@@ -184,7 +184,7 @@ func (a *Alias) advance(d *destination, c *lookup.Chain, qtype uint16) error {
 }
 
 // lookupForTransfer implements primary.Lookup.
-func (a *Alias) lookupForTransfer(ctx context.Context, al *records.Alias, qtype uint16) (primary.Addresses, error) {
+func (a *Alias) lookupForTransfer(ctx context.Context, zone string, al *records.Alias, qtype uint16) (primary.Addresses, error) {
 	now := a.cache.now()
 	d, err := a.locate(al, qtype)
 	switch {
@@ -193,21 +193,26 @@ func (a *Alias) lookupForTransfer(ctx context.Context, al *records.Alias, qtype 
 	case d.own:
 		return primary.Addresses{Addrs: d.addrs, TTL: a.cache.clamp(d.limit), Own: true, Next: now.Add(backend.OwnTTL), Stored: now}, nil
 	}
-	e := a.cache.await(ctx, d.Question, d.limit, al.Zone)
+	e, ok := a.cache.await(ctx, d.Question, d.limit, al.Zone, zone)
 	now = a.cache.now()
 	left := a.cache.left(e, d.limit, now)
 	usable := a.cache.usable(e, left)
+	found := primary.Addresses{Unfinished: !ok, Next: now, Stored: now}
 	switch {
 	case !usable && e.Failing():
-		return primary.Addresses{Next: e.Retry}, e.Cause
+		found.Next, found.Stored = e.Retry, time.Time{}
+		return found, e.Cause
 	case !usable: // it was not looked up
-		return primary.Addresses{Next: now, Stored: now}, lookup.NetworkFailure(lookup.Canceled, nil)
+		return found, lookup.NetworkFailure(lookup.Canceled, nil)
 	case d.links+e.Links > lookup.MaxLinks:
-		return primary.Addresses{Next: now, Stored: now}, lookup.TooLong()
+		return found, lookup.TooLong()
 	case left <= 0:
-		return primary.Addresses{Addrs: e.Addrs, TTL: a.staleTTL, Next: now, Stored: now}, nil
+		found.TTL = a.staleTTL
+	default:
+		found.TTL, found.Next, found.Stored = a.cache.ttl(e, d.limit), now.Add(left), e.Stored
 	}
-	return primary.Addresses{Addrs: e.Addrs, TTL: a.cache.ttl(e, d.limit), Next: now.Add(left), Stored: e.Stored}, nil
+	found.Addrs = e.Addrs
+	return found, nil
 }
 
 // zoneSOA returns the SOA record that the backend has for the apex of zone, for primary.Config.

@@ -39,7 +39,7 @@ func Example() {
 	p := primary.New(primary.Config{
 		Zones: zones, Records: corefile, Backends: backends, List: list,
 		SOA: func(string) (*dns.SOA, error) { return zone.SOA, nil },
-		Lookup: func(_ context.Context, _ *records.Alias, qtype uint16) (primary.Addresses, error) {
+		Lookup: func(_ context.Context, _ string, _ *records.Alias, qtype uint16) (primary.Addresses, error) {
 			found := primary.Addresses{TTL: 60, Stored: now, Next: now.Add(time.Minute)}
 			if qtype == dns.TypeA {
 				found.Addrs = []byte{192, 0, 2, 1}

@@ -56,6 +56,7 @@ type resolver struct {
 	delay   time.Duration                 // of a lookup
 	lookups map[lookup.Question]int       // how often each was looked up, or read from data of this server
 	began   map[lookup.Question]time.Time // when the last lookup began
+	givenUp map[lookup.Question]time.Time // when a lookup ends whose caller has given up: the next caller joins it
 	calls   int                           // of lookup
 	cached  map[lookup.Question]cached
 }
@@ -70,7 +71,10 @@ type cached struct {
 }
 
 func newResolver(targets map[string]target) *resolver {
-	r := &resolver{targets: make(map[string]target), lookups: make(map[lookup.Question]int), began: make(map[lookup.Question]time.Time), cached: make(map[lookup.Question]cached)}
+	r := &resolver{
+		targets: make(map[string]target), lookups: make(map[lookup.Question]int), began: make(map[lookup.Question]time.Time),
+		givenUp: make(map[lookup.Question]time.Time), cached: make(map[lookup.Question]cached),
+	}
 	maps.Copy(r.targets, targets)
 	return r
 }
@@ -97,7 +101,7 @@ func (r *resolver) looked() time.Time {
 }
 
 // lookup is a primary.Lookup.
-func (r *resolver) lookup(ctx context.Context, al *records.Alias, qtype uint16) (primary.Addresses, error) {
+func (r *resolver) lookup(ctx context.Context, _ string, al *records.Alias, qtype uint16) (primary.Addresses, error) {
 	q := lookup.Question{Name: al.Target, Type: qtype}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -109,30 +113,40 @@ func (r *resolver) lookup(ctx context.Context, al *records.Alias, qtype uint16) 
 	}
 	c := r.cached[q]
 	ttl := func() time.Duration { return time.Duration(min(c.ttl, al.TTL)) * time.Second }
-	if expired := c.stored.Add(ttl()); !(c.known && now.Before(expired)) && !now.Before(c.retry) {
-		r.lookups[q]++
-		r.began[q] = now
-		if r.delay > 0 {
+	due := !(c.known && now.Before(c.stored.Add(ttl()))) && !now.Before(c.retry)
+	unfinished := due && ctx.Err() != nil
+	if due && !unfinished {
+		end, given := r.givenUp[q]
+		if !given {
+			r.lookups[q]++
+			r.began[q] = now
+			end = now.Add(r.delay)
+		}
+		if end.After(now) {
 			r.mu.Unlock()
 			select {
-			case <-time.After(r.delay):
+			case <-time.After(end.Sub(now)):
 			case <-ctx.Done():
 			}
 			r.mu.Lock()
 		}
-		if ctx.Err() != nil {
-			return primary.Addresses{Next: now, Stored: now}, lookup.NetworkFailure(lookup.Canceled, nil)
-		}
 		now = time.Now()
-		c = answer(c, r.targets, q, now)
-		r.cached[q] = c
+		if unfinished = ctx.Err() != nil; unfinished {
+			r.givenUp[q] = end
+		} else {
+			delete(r.givenUp, q)
+			c = answer(c, r.targets, q, now)
+			r.cached[q] = c
+		}
 	}
 	left := c.stored.Add(ttl()).Sub(now)
 	switch {
+	case !c.known && c.err == nil:
+		return primary.Addresses{Next: now, Stored: now, Unfinished: true}, lookup.NetworkFailure(lookup.Canceled, nil)
 	case !c.known:
-		return primary.Addresses{Next: c.retry}, c.err
+		return primary.Addresses{Next: c.retry, Unfinished: unfinished}, c.err
 	case left <= 0:
-		return primary.Addresses{Addrs: c.addrs, TTL: 30, Next: now, Stored: now}, nil
+		return primary.Addresses{Addrs: c.addrs, TTL: 30, Next: now, Stored: now, Unfinished: unfinished}, nil
 	}
 	return primary.Addresses{Addrs: c.addrs, TTL: min(c.ttl, al.TTL), Next: now.Add(left), Stored: c.stored}, nil
 }

@@ -86,12 +86,12 @@ type Config struct {
 	Transferred, Notified func(zone, outcome string)
 }
 
-// Lookup returns what the server answers for al with addresses of qtype, A or AAAA: a fresh answer from the cache, or
-// what a lookup finds, or else a stale answer. The error says why there is none of these. It returns soon after ctx
-// ends.
-type Lookup func(ctx context.Context, al *records.Alias, qtype uint16) (Addresses, error)
+// Lookup returns what the server answers for al, an alias of zone, with addresses of qtype, A or AAAA: a fresh answer from
+// the cache, or what a lookup finds, or else a stale answer. The error says why there is none of these. It returns soon
+// after ctx ends, then with what is cached. It does not keep the lookups of one zone waiting for those of another.
+type Lookup func(ctx context.Context, zone string, al *records.Alias, qtype uint16) (Addresses, error)
 
-// Addresses is what a Lookup found. When there is an error, only Next and Stored count.
+// Addresses is what a Lookup found. When there is an error, only Next, Stored and Unfinished count.
 type Addresses struct {
 	Addrs []byte    // one after the other, 4 or 16 octets each; none: the target has none. Shared, not to be changed
 	TTL   uint32    // in seconds
@@ -99,6 +99,9 @@ type Addresses struct {
 	Next  time.Time // before that, another Lookup finds the same
 	// Stored is when the answer came, or the attempt was made. It is zero when Next is the end of a back-off.
 	Stored time.Time
+	// Unfinished says that the Lookup ended before the lookup did. The addresses, or the error, were known before. The
+	// error has the outcome lookup.Canceled when nothing was.
+	Unfinished bool
 }
 
 // Primary has the zones of a server block that are transferred to secondaries. It is safe for concurrent use.
@@ -314,38 +317,47 @@ func (p *Primary) Refresh() {
 			p.notifier.notify(z.name)
 		}
 		if due := z.dueBy(now); len(due) > 0 {
-			p.wg.Go(func() { p.resolve(z, due) })
+			p.wg.Go(func() { p.resolve(p.ctx, z, due, func(x *expansion) { x.busy = false }) })
 		}
 	}
 }
 
 // resolve looks up the addresses of expansions, unless those in the cache are fresh. It returns when all lookups have
-// finished.
-func (p *Primary) resolve(z *zone, expansions []*expansion) {
+// finished, or soon after ctx ends. After each lookup it calls then, with the lock of the zone.
+func (p *Primary) resolve(ctx context.Context, z *zone, expansions []*expansion, then func(*expansion)) {
 	var lookups errgroup.Group
 	lookups.SetLimit(p.Concurrent)
 	for _, x := range expansions {
 		lookups.Go(func() error {
-			p.resolveOne(z, x)
+			p.resolveOne(ctx, z, x, then)
 			return nil
 		})
 	}
 	lookups.Wait()
 }
 
-func (p *Primary) resolveOne(z *zone, x *expansion) {
-	found, err := p.Lookup(p.ctx, x.alias, x.qtype)
+func (p *Primary) resolveOne(ctx context.Context, z *zone, x *expansion, then func(*expansion)) {
+	found, err := p.Lookup(ctx, z.name, x.alias, x.qtype)
 	if p.ctx.Err() != nil {
 		return
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	x.due = dueAfter(found, x)
-	x.busy, x.tried, x.err = false, true, err
+	defer then(x)
+	if !found.Unfinished {
+		x.due, x.tried = dueAfter(found, x), true
+	} else if isCanceled(err) || err == nil && x.known && x.err == nil { // secondaries have addresses that are as good
+		return
+	}
+	x.err = err
 	if err == nil {
 		x.ttl = found.TTL
 		z.set(x, found.Addrs)
 	}
+}
+
+func isCanceled(err error) bool {
+	return err != nil && lookup.AsFailure(err).Outcome == lookup.Canceled
 }
 
 // dueAfter returns when x is to be looked up again. The lock of the zone is held.

@@ -1,8 +1,10 @@
 package primary
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/rdata"
@@ -13,6 +15,9 @@ import (
 )
 
 var _ transfer.Transferer = (*Primary)(nil)
+
+// settleTime is how long a transfer waits for lookups while it has addresses without them. A client waits some seconds.
+const settleTime = 500 * time.Millisecond
 
 // Transfer implements transfer.Transferer: it transfers a zone of the backend with addresses in place of its aliases and with
 // the published serial. A serial other than 0 is that of a secondary that asks for IXFR: if it is not before the published
@@ -89,17 +94,30 @@ func (p *Primary) soaAlone(z *zone, serial uint32) (<-chan []dns.RR, error) {
 	return out, nil
 }
 
-// settle resolves expansions. When one fails without an answer in the cache, it is omitted, or an error aborts the
-// transfer.
+// settle makes known what expansions are transferred with. It looks them up, for settleTime in all: after that, those that
+// are known are transferred as they are. It waits longer only for expansions of which nothing is known, neither addresses nor
+// a failure. When one fails without an answer in the cache, it is omitted, or an error aborts the transfer at once.
 func (p *Primary) settle(z *zone, expansions []*expansion) (omitted bool, err error) {
-	p.resolve(z, expansions)
+	ctx, abort := context.WithCancel(p.ctx)
+	defer abort()
+	abortOnFailure := func(x *expansion) {
+		if x.err != nil && !x.known && !p.Omit {
+			abort()
+		}
+	}
+	soon, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	p.resolve(soon, z, expansions, abortOnFailure)
+	p.resolve(ctx, z, z.unknown(expansions), abortOnFailure)
 	if err := p.ctx.Err(); err != nil { // then not all of them were looked up
 		return false, fmt.Errorf("transfer of %s: %w", z.name, err)
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	unknown := false
 	for _, x := range expansions {
 		if x.err == nil {
+			unknown = unknown || !x.known
 			continue
 		}
 		omitted = omitted || len(x.addrs) == 0
@@ -111,6 +129,9 @@ func (p *Primary) settle(z *zone, expansions []*expansion) (omitted bool, err er
 		}
 		p.Limited(log.Warningf, "Zone %s is transferred without %s %s: %v", z.name, x.owner, dns.TypeToString[x.qtype], x.err)
 		z.set(x, nil)
+	}
+	if unknown { // the server is being stopped
+		return false, fmt.Errorf("transfer of %s: %w", z.name, context.Canceled)
 	}
 	return omitted, nil
 }

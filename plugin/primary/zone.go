@@ -186,6 +186,19 @@ func (z *zone) dueBy(now time.Time) []*expansion {
 	return due
 }
 
+// unknown returns those of expansions of which neither addresses nor a failure are known.
+func (z *zone) unknown(expansions []*expansion) []*expansion {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	var xs []*expansion
+	for _, x := range expansions {
+		if !x.known && x.err == nil {
+			xs = append(xs, x)
+		}
+	}
+	return xs
+}
+
 // publish makes the published serial grow when the addresses have changed, and reports whether secondaries have to be
 // notified. After the start, it waits until all aliases have been looked up.
 func (z *zone) publish() bool {

@@ -31,7 +31,7 @@ type Record struct {
 // collector would have to follow.
 type Records struct {
 	zones     Zones
-	aliases   []Alias // each once, when it is sealed: many names may have the same
+	aliases   []Alias // each once, by zone, when it is sealed: many names may have the same
 	count     int     // of records
 	wildcards bool    // some are wildcards
 
@@ -130,14 +130,43 @@ func (rs *Records) Seal() {
 	}
 	rest := targets.String()
 	rs.aliases = make([]Alias, len(rs.stated))
+	places := rs.places()
 	for i, s := range rs.stated {
-		al := &rs.aliases[i]
+		al := &rs.aliases[places[i]]
 		al.Target, rest = rest[:len(s.target)], rest[len(s.target):]
 		al.Zone, al.TTL, al.Inside = s.zone, s.ttl, rs.zones.Inside(s.target)
 	}
 	rs.stated, rs.indices = nil, nil
 	rs.nodes = slices.Clone(rs.nodes)
+	for n := range rs.all() {
+		for _, at := range []node{n, n + wildcardOffset} {
+			if i := binary.NativeEndian.Uint32(rs.nodes[at:]); i != 0 {
+				binary.NativeEndian.PutUint32(rs.nodes[at:], places[i-1]+1)
+			}
+		}
+	}
 }
+
+// places returns the index in aliases of each statement: those of a zone stand together, in their order.
+func (rs *Records) places() []uint32 {
+	counts := make(map[string]uint32)
+	for _, s := range rs.stated {
+		counts[s.zone]++
+	}
+	next, begin := make(map[string]uint32, len(counts)), uint32(0)
+	places := make([]uint32, len(rs.stated))
+	for i, s := range rs.stated {
+		place, ok := next[s.zone]
+		if !ok {
+			place, begin = begin, begin+counts[s.zone]
+		}
+		places[i], next[s.zone] = place, place+1
+	}
+	return places
+}
+
+// after returns the node that follows n, or the end of nodes.
+func (rs *Records) after(n node) node { return n + nameOffset + node(len(rs.name(n))) }
 
 // index returns one more than the index of s, which is added if need be.
 func (rs *Records) index(s statement) uint32 {
@@ -248,7 +277,7 @@ func (rs *Records) Below(name string) iter.Seq2[string, Record] {
 // all yields the nodes.
 func (rs *Records) all() iter.Seq[node] {
 	return func(yield func(node) bool) {
-		for n := node(1); int(n) < len(rs.nodes) && yield(n); n += nameOffset + node(len(rs.name(n))) {
+		for n := node(1); int(n) < len(rs.nodes) && yield(n); n = rs.after(n) {
 		}
 	}
 }
@@ -286,13 +315,19 @@ func compareBackwards(a, b []byte) int {
 	return len(a) - len(b)
 }
 
-// Aliases yields the aliases, each once: records with the same target, TTL and zone share one. Records must be sealed.
-func (rs *Records) Aliases() iter.Seq[*Alias] {
-	return func(yield func(*Alias) bool) {
-		for i := range rs.aliases {
-			if !yield(&rs.aliases[i]) {
+// ByZone yields the aliases of each zone that has any, and each alias once: records with the same target, TTL and zone
+// share one. The aliases must not be copied. Records must be sealed.
+func (rs *Records) ByZone() iter.Seq[[]Alias] {
+	return func(yield func([]Alias) bool) {
+		for rest := rs.aliases; len(rest) > 0; {
+			n := 1
+			for n < len(rest) && rest[n].Zone == rest[0].Zone {
+				n++
+			}
+			if !yield(rest[:n:n]) {
 				return
 			}
+			rest = rest[n:]
 		}
 	}
 }

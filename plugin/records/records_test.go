@@ -96,7 +96,7 @@ func TestFindNoRecords(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
-	if rs.Len() != 0 || len(maps.Collect(rs.All())) != 0 || len(slices.Collect(rs.Aliases())) != 0 {
+	if rs.Len() != 0 || len(maps.Collect(rs.All())) != 0 || len(slices.Collect(rs.ByZone())) != 0 {
 		t.Error("there are records")
 	}
 }
@@ -193,14 +193,54 @@ func TestAliasesAreShared(t *testing.T) {
 	if uses := slices.Sorted(maps.Values(aliases)); !slices.Equal(uses, []int{1, 1, 1, 3}) {
 		t.Errorf("the aliases have %v owners, want 1, 1, 1 and 3", uses)
 	}
-	for a := range rs.Aliases() {
-		if aliases[a] == 0 {
-			t.Errorf("%v comes twice, or has no owner", a.Target)
+	for of := range rs.ByZone() {
+		for i := range of {
+			if a := &of[i]; aliases[a] == 0 {
+				t.Errorf("%v comes twice, or has no owner", a.Target)
+			}
+			delete(aliases, &of[i])
 		}
-		delete(aliases, a)
 	}
 	if len(aliases) > 0 {
 		t.Errorf("%d aliases are not among all", len(aliases))
+	}
+}
+
+// The aliases of a zone come together, in the order in which they were added, however they were mixed with others.
+func TestByZone(t *testing.T) {
+	rs := records.New(records.Zones{"a.": {}, "b.": {}, "c.": {}, "d.": {}})
+	want := map[string][]string{}
+	for i := range 100 {
+		zone := []string{"b.", "a.", "a.", "c."}[i*i%11%4]
+		target := fmt.Sprintf("t%d.example.", i)
+		rs.Add(fmt.Sprintf("n%d.%s", i, zone), target, 60)
+		rs.Add(fmt.Sprintf("*.n%d.%s", i, zone), target, 60)
+		want[zone] = append(want[zone], target)
+	}
+	rs.Seal()
+	got := map[string][]string{}
+	for of := range rs.ByZone() {
+		zone := of[0].Zone
+		if got[zone] != nil {
+			t.Errorf("%s comes twice", zone)
+		}
+		for i := range of {
+			if of[i].Zone != zone {
+				t.Errorf("an alias of %s comes with those of %s", of[i].Zone, zone)
+			}
+			got[zone] = append(got[zone], of[i].Target)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(want) != 3 {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for i := range 100 {
+		zone := []string{"b.", "a.", "a.", "c."}[i*i%11%4]
+		for _, name := range []string{fmt.Sprintf("n%d.%s", i, zone), fmt.Sprintf("x.n%d.%s", i, zone)} {
+			if r, _ := rs.Find(name); r.Alias == nil || r.Target != fmt.Sprintf("t%d.example.", i) {
+				t.Errorf("%s: found %v", name, r)
+			}
+		}
 	}
 }
 
@@ -221,7 +261,7 @@ func TestStopEarly(t *testing.T) {
 			t.Errorf("%d records, want %d", n, most)
 		}
 	}
-	for range rs.Aliases() {
+	for range rs.ByZone() {
 		break
 	}
 }

@@ -1,0 +1,69 @@
+package limit_test
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coredns/alias/plugin/limit"
+)
+
+// Each element gets one call, the queues have turns, and the elements of a queue have their order.
+func TestInTurn(t *testing.T) {
+	queues := [][]string{{"a1", "a2", "a3", "a4"}, {}, {"b1"}, {"c1", "c2"}}
+	var got []string
+	limit.InTurn(slices.Values(queues), 9, 1, func(s *string) { got = append(got, *s) })
+	if want := []string{"a1", "b1", "c1", "a2", "c2", "a3", "a4"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	limit.InTurn(slices.Values(queues[:0]), 9, 1, func(s *string) { t.Error(*s) })
+}
+
+// Calls for a queue that take long do not keep others waiting, and no more are made than there may be.
+func TestInTurnSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each, all = 4, 9
+		slow, quick := make([]time.Duration, 50), make([]time.Duration, 1000)
+		for i := range slow {
+			slow[i] = time.Minute
+		}
+		for i := range quick {
+			quick[i] = time.Millisecond
+		}
+		began := time.Now()
+		var mu sync.Mutex
+		calls, most, calledSlow, mostSlow := 0, 0, 0, 0
+		var ended atomic.Int32
+		limit.InTurn(slices.Values([][]time.Duration{slow, quick, slow}), each, all, func(d *time.Duration) {
+			mu.Lock()
+			calls++
+			most = max(most, calls)
+			if *d == time.Minute {
+				calledSlow++
+				mostSlow = max(mostSlow, calledSlow)
+			}
+			mu.Unlock()
+			time.Sleep(*d)
+			mu.Lock()
+			defer mu.Unlock()
+			calls--
+			if *d == time.Minute {
+				calledSlow--
+			} else if ended.Add(1) == int32(len(quick)) && time.Since(began) > time.Duration(len(quick))*time.Millisecond {
+				t.Errorf("the quick calls took %s", time.Since(began))
+			}
+		})
+		if most != all || mostSlow != 2*each {
+			t.Errorf("%d calls at a time, want %d; %d slow ones, want %d", most, all, mostSlow, 2*each)
+		}
+		if took, want := time.Since(began), 13*time.Minute; took != want {
+			t.Errorf("the slow calls took %s, want %s", took, want)
+		}
+		if n := ended.Load(); n != int32(len(quick)) {
+			t.Errorf("%d quick calls", n)
+		}
+	})
+}
