@@ -228,6 +228,7 @@ func TestTransferOnFailure(t *testing.T) {
 		} else if got, _ := transferred(t, a); !slices.Equal(got, addresses) {
 			t.Errorf("omit: %v", got)
 		}
+		a.cache.wg.Wait() // for the lookup of the other family, which an abort does not wait for
 		before := published(t, a)
 		// The target answers again, and secondaries are notified, with a later serial if they have the zone without it.
 		up.Set(fake.Zone("target.example. 300 IN A "+v4, "target.example. 300 IN AAAA "+v6, "bad.example. 300 IN A 192.0.2.2"))
