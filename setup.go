@@ -118,7 +118,7 @@ func (a *Alias) join(block *dnsserver.Config, cfg *config, at serverBlock) error
 	if err != nil {
 		return err
 	}
-	backends, list := primary.Backends(block.Handlers(), a, cfg.origins)
+	backends, list := primary.Backends(block.Handlers(), a, cfg.origins, backend.ByName)
 	a.primary = primary.New(cfg.primaryConfig(a, primary.Config{
 		Backends: backends, List: list, Secondaries: secondaries, Before: running.primaryFor(a.zones),
 	}))

@@ -30,7 +30,7 @@ func TestBackends(t *testing.T) {
 	me := &self{file.File{Zones: file.Zones{Z: map[string]*file.Zone{"self.org.": zone("self.org.")}}}}
 	unable := test.ErrorHandler()
 
-	backends, list := primary.Backends([]plugin.Handler{me, unable, f, a, s, d}, me, []string{"org.", "example.net."})
+	backends, list := primary.Backends([]plugin.Handler{me, unable, f, a, s, d}, me, []string{"org.", "example.net."}, func([]plugin.Handler) plugin.Handler { return nil })
 	if len(backends) != 4 {
 		t.Fatalf("%d backends: %v", len(backends), backends)
 	}

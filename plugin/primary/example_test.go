@@ -35,7 +35,7 @@ func Example() {
 	corefile.Seal()
 	now := time.Date(2026, 1, 1, 0, 1, 0, 0, time.UTC)
 
-	backends, list := primary.Backends([]plugin.Handler{handler}, nil, []string{"example.org."})
+	backends, list := primary.Backends([]plugin.Handler{handler}, nil, []string{"example.org."}, func([]plugin.Handler) plugin.Handler { return nil })
 	p := primary.New(primary.Config{
 		Zones: zones, Records: corefile, Backends: backends, List: list,
 		SOA: func(string) (*dns.SOA, error) { return zone.SOA, nil },

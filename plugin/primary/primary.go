@@ -11,8 +11,6 @@ package primary
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"hash/fnv"
 	"io"
 	"sync"
@@ -41,8 +39,10 @@ const (
 	// maxZones is how many zones there may be: a backend may answer any name with the SOA record of a zone.
 	maxZones = 1_000_000
 
-	// pollInterval is the time between two checks of the zones' own serials.
+	// pollInterval is the shortest time between two checks of the zones' own serials, and pollShare how often it is at least
+	// the time that a check takes: with very many zones, the checks take a hundredth of a core.
 	pollInterval = 2 * time.Second
+	pollShare    = 100
 )
 
 // Config is what a Primary is made of. Zone names in it, and in the calls of its functions, are lower case and fully
@@ -109,6 +109,8 @@ type Primary struct {
 	Config
 	notifier *notifier
 
+	agenda agenda
+
 	mu     sync.RWMutex
 	before *Primary
 	zones  map[string]*zone
@@ -130,7 +132,7 @@ func New(cfg Config) *Primary {
 // Start begins the background work: it reads the zones, and again when they change, looks the aliases up when their
 // answers expire, at most every 30 s, and notifies the secondaries of changes. To be called once.
 func (p *Primary) Start() {
-	p.wg.Go(func() { p.every(pollInterval, p.poll) })
+	p.wg.Go(p.keepPolling)
 	p.wg.Go(func() { p.every(time.Second, p.Refresh) })
 }
 
@@ -156,63 +158,6 @@ func (p *Primary) every(interval time.Duration, do func()) {
 	}
 }
 
-// poll looks for zones that have appeared, changed or gone. Where the list has the zone itself, poll sees without a
-// query that it has not changed.
-func (p *Primary) poll() {
-	p.succeed()
-	list := p.List()
-	for name, fz := range list {
-		if serial, ok := serialOf(fz); ok && p.zone(name) == nil && p.Zones.Match(name) != "" {
-			p.add(name, serial) // before any is read: a record of the Corefile belongs to the closest zone
-		}
-	}
-	for _, z := range p.all() {
-		if _, ok := list[z.name]; !ok && !z.isGone() {
-			list[z.name] = nil
-		}
-	}
-	for name, fz := range list {
-		if p.ctx.Err() != nil {
-			return
-		}
-		if serial, ok := serialOf(fz); ok {
-			if z := p.zone(name); z != nil && z.isReadAt(serial) {
-				continue
-			}
-		}
-		if _, err := p.visit(p.ctx, name); err != nil {
-			p.Limited(log.Warningf, "Zone %s: %v", name, err)
-		}
-	}
-}
-
-// succeed adds the zones of the Primary before p, also those that are gone or not listed: their serials go on.
-func (p *Primary) succeed() {
-	p.mu.RLock()
-	before := p.before
-	p.mu.RUnlock()
-	if before == nil {
-		return
-	}
-	for _, z := range before.all() {
-		if p.Zones.Match(z.name) != "" {
-			p.add(z.name, z.lastOwn())
-		}
-	}
-	p.mu.Lock()
-	p.before = nil
-	p.mu.Unlock()
-}
-
-// serialOf returns the serial number of fz, which may be nil.
-func serialOf(fz *file.Zone) (uint32, bool) {
-	if fz == nil {
-		return 0, false
-	}
-	serial := fz.SOASerialIfDefined()
-	return uint32(serial), serial >= 0 // #nosec G115 -- of 32 bits
-}
-
 // all returns the zones.
 func (p *Primary) all() []*zone {
 	p.mu.RLock()
@@ -231,47 +176,6 @@ func (p *Primary) zone(name string) *zone {
 	return p.zones[name]
 }
 
-// visit queries the backend for the zone, and reads it when it has changed. It returns nil when the backend does not have
-// the zone or cannot transfer it, and an error when that is not known, or not before ctx ends.
-func (p *Primary) visit(ctx context.Context, name string) (*zone, error) {
-	if p.Zones.Match(name) == "" {
-		return nil, nil
-	}
-	z, last := p.zone(name), uint32(0)
-	if z != nil {
-		last = z.lastOwn()
-	}
-	soa, err := p.SOA(name)
-	switch {
-	case err != nil && z != nil && z.isRead() && lookup.AsFailure(err).Outcome == lookup.Timeout:
-		return z, nil
-	case err != nil:
-		return nil, fmt.Errorf("no SOA record of %s from the backend", name)
-	case soa == nil:
-		if z != nil {
-			z.clear() // but not its serial, which goes on should the zone come back
-		}
-		return nil, nil
-	case z == nil:
-		z = p.add(name, soa.Serial)
-		last = z.lastOwn() // that from before the reload, if any
-	}
-	if err := z.reading.Acquire(ctx, 1); err != nil {
-		return nil, err
-	}
-	defer z.reading.Release(1)
-	advanced, ok := z.isUpToDate(soa.Serial, last)
-	if ok {
-		return z, nil
-	}
-	err = p.read(ctx, z, advanced)
-	if errors.Is(err, transfer.ErrNotAuthoritative) { // of a plugin that cannot transfer it
-		z.clear()
-		return nil, nil
-	}
-	return z, err
-}
-
 // add adds a zone of which no more is known than its own serial.
 func (p *Primary) add(name string, serial uint32) *zone {
 	p.mu.Lock()
@@ -279,7 +183,7 @@ func (p *Primary) add(name string, serial uint32) *zone {
 	if z := p.zones[name]; z != nil {
 		return z
 	}
-	z := newZone(name, serial)
+	z := newZone(name, serial, &p.agenda)
 	if len(p.zones) >= maxZones {
 		return z
 	}
@@ -312,7 +216,7 @@ func (p *Primary) isClosest(z *zone, name string) bool {
 // published serial does not grow faster than the clock.
 func (p *Primary) Refresh() {
 	now := p.Now()
-	for _, z := range p.all() {
+	for _, z := range p.agenda.take(now) {
 		if z.publish() {
 			p.notifier.notify(z.name)
 		}
@@ -343,6 +247,7 @@ func (p *Primary) resolveOne(ctx context.Context, z *zone, x *expansion, then fu
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	defer z.wake()
 	defer then(x)
 	if !found.Unfinished {
 		x.due, x.tried = dueAfter(found, x), true

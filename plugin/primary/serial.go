@@ -98,6 +98,7 @@ func (z *zone) advance(own uint32) {
 	z.own = own
 	z.advanced += step
 	z.pending = true // the transfer plugin notifies too, but one secondary after the other
+	z.wake()
 }
 
 // isUpToDate notes the zone's own serial as the backend has just answered, and reports whether the zone has been read with
@@ -111,6 +112,7 @@ func (z *zone) isUpToDate(own, last uint32) (advanced uint32, ok bool) {
 		if z.offset != 0 {
 			z.offset += z.own - own
 			z.changed = true
+			z.wake()
 		}
 		z.own, z.read = own, false
 	}

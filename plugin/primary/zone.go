@@ -17,6 +17,10 @@ type zone struct {
 	name    string
 	reading *semaphore.Weighted // held by the goroutine that reads the zone
 
+	agenda *agenda
+	wakeAt time.Time // see agenda, whose lock guards it and place
+	place  int
+
 	mu         sync.Mutex
 	own        uint32 // the zone's own serial, that of the backend
 	offset     uint32 // the published serial is own + offset; 0 as long as there has been no alias
@@ -51,9 +55,12 @@ type expansion struct {
 	due   time.Time // when it is looked up again
 }
 
-func newZone(name string, serial uint32) *zone {
-	return &zone{name: name, own: serial, reading: semaphore.NewWeighted(1)}
+func newZone(name string, serial uint32, a *agenda) *zone {
+	return &zone{name: name, own: serial, reading: semaphore.NewWeighted(1), agenda: a}
 }
+
+// wake has Refresh look at z: there may be something to publish, or to look up.
+func (z *zone) wake() { z.agenda.wake(z, time.Time{}) }
 
 // succeed makes z, which is new, go on where before is, so that secondaries notice nothing of a reload.
 func (z *zone) succeed(before *zone) {
@@ -64,6 +71,7 @@ func (z *zone) succeed(before *zone) {
 	for _, x := range before.expansions {
 		z.expansions = append(z.expansions, &expansion{owner: x.owner, qtype: x.qtype, alias: x.alias, addrs: x.addrs, known: x.known, ttl: x.ttl})
 	}
+	z.wake()
 }
 
 // lastOwn returns the last known serial of the zone's own.
@@ -153,6 +161,7 @@ func (z *zone) replace(xs []*expansion, s *reading, now time.Time) {
 	if len(xs) > 0 && z.offset == 0 {
 		z.offset = max(offsetAt(now), 1)
 	}
+	z.wake()
 }
 
 // clear drops the expansions of a zone that has gone. The published serial stays.
@@ -170,18 +179,28 @@ func (z *zone) set(x *expansion, addrs []byte) {
 		z.changed = true
 	}
 	x.addrs, x.known = addrs, true
+	z.wake()
 }
 
-// dueBy returns the expansions whose lookups are due at now, and makes them busy.
+// dueBy returns the expansions whose lookups are due at now, and makes them busy. It has Refresh look at z again when the next
+// one is due.
 func (z *zone) dueBy(now time.Time) []*expansion {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	var due []*expansion
+	var next time.Time
 	for _, x := range z.expansions {
-		if !x.busy && !now.Before(x.due) {
+		switch {
+		case x.busy:
+		case !now.Before(x.due):
 			x.busy = true
 			due = append(due, x)
+		case next.IsZero() || x.due.Before(next):
+			next = x.due
 		}
+	}
+	if !next.IsZero() {
+		z.agenda.wake(z, next)
 	}
 	return due
 }
