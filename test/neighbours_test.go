@@ -127,7 +127,7 @@ const deadAliases = 3000
 func TestNeighbours(t *testing.T) {
 	t.Parallel()
 	n := startNeighbours(t, deadAliases, true, "min_ttl 1s\ntransfer_on_failure omit", func(n *neighbours) { n.fails.Store(true) })
-	eventually(t, 3*time.Second, "the secondary has NOTIFY", func() bool { return n.notify.Load() > 0 })
+	eventually(t, 10*time.Second, "the secondary has NOTIFY", func() bool { return n.notify.Load() > 0 })
 	for range 3 {
 		n.checkQuick(t, "healthy.test.", 2*(healthyAliases-1))
 		time.Sleep(500 * time.Millisecond)
@@ -206,6 +206,5 @@ func TestNeighboursDrill(t *testing.T) {
 	rrs, took, err = n.transferred(t, "dead.test.", 2*time.Minute)
 	t.Logf("Transfer of the dead zone: %d records in %s, %v", len(rrs), took.Round(time.Millisecond), err)
 	t.Logf("NOTIFY of a changed address after %s", (<-noticed).Round(time.Second))
-	t.Logf("Prefetches skipped: %v. Slowest of %d queries: %s", refreshes[`coredns_alias_refreshes_total{outcome="skipped"}`],
-		len(shots), slowest(shots, 1)[0])
+	t.Logf("Prefetches skipped: %v", refreshes[`coredns_alias_refreshes_total{outcome="skipped"}`])
 }

@@ -1,9 +1,10 @@
 // Package limit admits lookups: a bounded number in flight in all, and those that no client waits for in turn, with a fair
 // share for each zone, so that no zone waits for the failing targets of another.
 //
-// It must not know what a lookup is, what it finds, or how long it takes. It has no goroutine of its own.
+// It must not know what a lookup is, what it finds, or how long it takes.
 //
-// A caller makes a Limiter with New. It gets room for a lookup with Try or Await, and gives the room back with Leave.
+// A caller makes a Limiter with New. It gets room for a lookup with Try or Await, and gives the room back with Leave. InTurn
+// is for a caller with many lookups for each of many zones.
 package limit
 
 import (
@@ -42,7 +43,7 @@ type Lookup struct {
 //     longest time. The lookups of a zone are admitted in their order; but those of targets that fail and the others have
 //     turns of their own, and do not wait for each other.
 //
-// Each bound is at least 1. A Limiter is safe for concurrent use. The time of a call grows with the logarithm of the number
+// Each bound is at least 1. A Limiter is safe for concurrent use, and has no goroutine of its own. The time of a call grows with the logarithm of the number
 // of zones with a lookup that waits. A zone without lookups takes no memory.
 type Limiter struct {
 	size int // of rule 1
