@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coredns/alias/plugin/answers"
@@ -66,8 +67,15 @@ func (l lifetime) prefetchWindow(e *answers.Entry, limit uint32) time.Duration {
 // concurrent use.
 type cache struct {
 	lifetime
-	lookups
-	entries *answers.Entries
+	*lookups        // shared with other server blocks, which have the same key
+	key      string // what is looked up through, and within which bounds
+	entries  *answers.Entries
+
+	resolve resolveFunc
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // the lookups in flight that it runs
+
 	lag     time.Duration         // how much older the copy in the file may be when the addresses are the same
 	retries int                   // further attempts when no usable answer is cached
 	timeout time.Duration         // of an attempt
@@ -126,6 +134,9 @@ func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, e *answers.
 		return e, left, stale
 	}
 	<-l.done
+	if l.isCanceled() && c.ctx.Err() == nil {
+		return c.lookUp(q, limit, zone, e)
+	}
 	left = c.left(l.entry, limit, c.now())
 	if l.entry.Failing() {
 		return c.staleOrFailed(l.entry, left)
@@ -174,6 +185,9 @@ func (c *cache) await(ctx context.Context, q lookup.Question, ttl uint32, zone, 
 	if l != nil {
 		select {
 		case <-l.done:
+			if l.isCanceled() && c.ctx.Err() == nil {
+				return c.await(ctx, q, ttl, zone, share)
+			}
 			return l.entry, c.ctx.Err() == nil
 		case <-ctx.Done():
 		}

@@ -3,8 +3,10 @@ package alias
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/limit"
@@ -25,18 +27,52 @@ type resolveFunc func(ctx context.Context, q lookup.Question, attempts int) (loo
 
 // lookups are the lookups in flight: one for each question, and a bounded number in all.
 type lookups struct {
-	resolve resolveFunc
-
-	room          *limit.Limiter
-	maxBackground int           // background lookups of one zone
-	pace          *rate.Limiter // of background lookups
+	room    *limit.Limiter
+	perZone int           // background lookups of one zone
+	pace    *rate.Limiter // of background lookups
 
 	mu       sync.Mutex
 	inFlight map[lookup.Question]*inFlight
+}
 
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+// newLookups returns lookups with room for so many at a time.
+func newLookups(most int) *lookups {
+	room := limit.New(most)
+	return &lookups{
+		room: room, perZone: room.PerZone(), pace: rate.NewLimiter(pacePerSecond, paceBurst), inFlight: make(map[lookup.Question]*inFlight),
+	}
+}
+
+// sharedLookups has the lookups of server blocks, by what has to be the same for those that share them.
+var sharedLookups lookupsByKey
+
+type lookupsByKey struct {
+	mu  sync.Mutex
+	all map[string]weak.Pointer[lookups]
+}
+
+// share returns the lookups with that key that are in use, or own.
+func (s *lookupsByKey) share(key string, own *lookups) *lookups {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if shared := s.all[key].Value(); shared != nil {
+		return shared
+	}
+	if s.all == nil {
+		s.all = make(map[string]weak.Pointer[lookups])
+	}
+	s.all[key] = weak.Make(own)
+	runtime.AddCleanup(own, s.forget, key)
+	return own
+}
+
+// forget drops the lookups with that key when they are no longer in use.
+func (s *lookupsByKey) forget(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all[key].Value() == nil {
+		delete(s.all, key)
+	}
 }
 
 // inFlight is a lookup. Everybody who wants its answer waits for the same one.
@@ -51,22 +87,12 @@ type inFlight struct {
 	entry *answers.Entry // before and then after it
 }
 
-// init makes room for so many lookups at a time, which resolve makes.
-func (ls *lookups) init(resolve resolveFunc, most int) {
-	ls.resolve = resolve
-	ls.room = limit.New(most)
-	ls.maxBackground = ls.room.PerZone()
-	ls.pace = rate.NewLimiter(pacePerSecond, paceBurst)
-	ls.inFlight = make(map[lookup.Question]*inFlight)
-	ls.ctx, ls.cancel = context.WithCancel(context.Background())
-}
-
-// stop ends the lookups in flight and waits for them.
-func (ls *lookups) stop() {
-	ls.mu.Lock()
-	ls.cancel()
-	ls.mu.Unlock()
-	ls.wg.Wait()
+// stop ends the lookups in flight that c runs, and waits for them.
+func (c *cache) stop() {
+	c.mu.Lock()
+	c.cancel()
+	c.mu.Unlock()
+	c.wg.Wait()
 }
 
 // join returns the lookup in flight of the question of l, or l, and reports that l is the first: then the caller must run
@@ -112,7 +138,7 @@ func (c *cache) run(l *inFlight) {
 	defer c.room.Leave(l.room)
 	background := l.room.Kind != limit.Client
 	if background {
-		c.pace.Wait(c.ctx) // a client who joins meanwhile waits too, for as long as maxBackground lookups take
+		c.pace.Wait(c.ctx) // a client who joins meanwhile waits too, for as long as perZone lookups take
 	}
 	o, err := c.safely(l.Question, l.attempts)
 	l.entry = c.settle(l.Question, l.zone, l.entry, o, err)
@@ -136,14 +162,20 @@ func (ls *lookups) finish(l *inFlight) {
 }
 
 // safely resolves q; a panic is a failure like any other.
-func (ls *lookups) safely(q lookup.Question, attempts int) (o lookup.Outcome, err error) {
+func (c *cache) safely(q lookup.Question, attempts int) (o lookup.Outcome, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			log.Errorf("Recovered from panic in the lookup of %s: %v", q, r)
 			err = lookup.Unusable("error", fmt.Errorf("panic: %v", r))
 		}
 	}()
-	return ls.resolve(ls.ctx, q, attempts)
+	return c.resolve(c.ctx, q, attempts)
+}
+
+// isCanceled reports whether l, which is finished, ended because the server block that ran it was stopped. Then another that
+// shares the lookups looks up for itself.
+func (l *inFlight) isCanceled() bool {
+	return l.entry.Failing() && l.entry.Cause.Outcome == lookup.Canceled
 }
 
 // doneWithin waits for l until patience has passed since it began, and reports whether it is finished.

@@ -101,6 +101,7 @@ func (is *instances) primaryFor(zs records.Zones) *primary.Primary {
 func (a *Alias) start() {
 	a.upstreams.Start()
 	a.cache.entries = a.share.Join(a.instance)
+	a.cache.lookups = sharedLookups.share(a.cache.key, a.cache.lookups)
 	a.started = time.Now()
 	running.add(a)
 }
@@ -151,7 +152,7 @@ func (a *Alias) prime() {
 // primeAll looks up the targets of records whose entries have the property, those of each zone in turn. There are more
 // calls at a time than there is room for lookups, so that those of a few zones do not take all.
 func (a *Alias) primeAll(property func(*answers.Entry) bool) {
-	each := a.cache.maxBackground
+	each := a.cache.perZone
 	limit.InTurn(a.records.ByZone(), each, 8*each, func(al *records.Alias) {
 		var families sync.WaitGroup
 		families.Go(func() { a.primeAlias(al, dns.TypeAAAA, property) })

@@ -1,6 +1,7 @@
 package alias
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -279,6 +280,7 @@ func (cfg *config) build() *Alias {
 		Warn: resolverWarnings.warnOnce,
 	})
 	a.cache = cfg.buildCache(a.upstreams.Resolve)
+	a.cache.key = fmt.Sprint(key, source, cfg.retries, cfg.concurrent)
 	a.backend = backend.New(backend.Config{
 		Zones: cfg.zones, Flatten: cfg.flatten, Timeout: cfg.timeout, Concurrent: cfg.concurrent, Size: cfg.size,
 		Now: cfg.now, Warn: a.warnings.warnOnce,
@@ -305,6 +307,8 @@ func (cfg *config) deny() func(netip.Addr) bool {
 func (cfg *config) buildCache(resolve resolveFunc) *cache {
 	c := &cache{
 		lifetime: cfg.lifetime,
+		lookups:  newLookups(cfg.concurrent),
+		resolve:  resolve,
 		retries:  cfg.retries,
 		timeout:  cfg.timeout,
 		lag:      min(answers.MaxLag, cfg.lifetime.stale/10),
@@ -312,7 +316,7 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 		now:      cfg.now,
 		log:      limitedLog{messages: rate.NewLimiter(messagesPerSecond, maxMessages)},
 	}
-	c.lookups.init(resolve, cfg.concurrent)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
 
@@ -320,7 +324,7 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 func (cfg *config) primaryConfig(a *Alias, pc primary.Config) primary.Config {
 	pc.Zones, pc.Records, pc.Omit, pc.FlattenApex = cfg.zones, cfg.records, cfg.omit, cfg.flatten != backend.FlattenNone
 	pc.SOA, pc.Lookup = a.zoneSOA, a.lookupForTransfer
-	pc.Concurrent, pc.Timeout, pc.Now = a.cache.maxBackground, cfg.timeout, cfg.now
+	pc.Concurrent, pc.Timeout, pc.Now = a.cache.perZone, cfg.timeout, cfg.now
 	pc.Warn, pc.Limited = a.warnings.warnOnce, a.cache.log.limited
 	pc.Transferred = func(zone, outcome string) { transfersCount.WithLabelValues(zone, outcome).Inc() }
 	pc.Notified = func(zone, outcome string) { notifiesCount.WithLabelValues(zone, outcome).Inc() }

@@ -4,13 +4,17 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/lookup"
+	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/miekg/dns"
 )
@@ -175,4 +179,94 @@ func TestCachedPointers(t *testing.T) {
 			query(t, a, q+".example.org.", dns.TypeA)
 		}
 	}
+}
+
+// Server blocks with the same upstreams look a question up once, and have the bounds and the goroutines of one.
+func TestBlocksShareLookups(t *testing.T) {
+	const blocks = 500
+	started := make(chan struct{})
+	answer := make(chan struct{})
+	up := fake.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		started <- struct{}{}
+		<-answer
+		good(w, r)
+	})
+	properties := "record @ target.example\ntimeout 5s\nupstream " + up.Addr
+	var as []*Alias
+	goroutines := 0
+	for i := range blocks {
+		as = append(as, instance(t, 1, fmt.Sprintf("z%d.example", i), properties))
+		if i == 0 {
+			goroutines = runtime.NumGoroutine()
+		}
+	}
+	if n := runtime.NumGoroutine() - goroutines; n > 5 {
+		t.Errorf("%d more goroutines for %d more blocks", n, blocks-1)
+	}
+	var clients sync.WaitGroup
+	var answered atomic.Int64
+	ask := func(i int) {
+		clients.Go(func() {
+			if m := query(t, as[i], fmt.Sprintf("z%d.example.", i), dns.TypeA); len(m.Answer) == 1 {
+				answered.Add(1)
+			}
+		})
+	}
+	ask(0)
+	<-started
+	for i := range blocks {
+		ask(i)
+	}
+	close(answer)
+	clients.Wait()
+	if n := up.AskedAll(); n != 1 || answered.Load() != blocks+1 {
+		t.Errorf("%d lookups, and %d of %d clients have an answer", n, answered.Load(), blocks+1)
+	}
+	other := instance(t, 1, "other.example", properties+"\nmax_concurrent 7")
+	if other.cache.lookups == as[0].cache.lookups {
+		t.Error("a block with another bound has the same")
+	}
+}
+
+// A block that stops ends its lookups. The clients of others, who wait for one of them, get an answer all the same.
+func TestBlockStopsDuringSharedLookup(t *testing.T) {
+	var asked atomic.Int64
+	first := make(chan struct{})
+	up := fake.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		if asked.Add(1) == 1 {
+			close(first)
+			return // the first query is lost
+		}
+		good(w, r)
+	})
+	properties := "record @ target.example\ntimeout 500ms\nretries 0\nupstream " + up.Addr
+	stopped, other := instance(t, 1, "stopped.example", properties), instance(t, 1, "other.example", properties)
+	var clients sync.WaitGroup
+	clients.Go(func() { query(t, stopped, "stopped.example.", dns.TypeA) })
+	<-first
+	clients.Go(func() {
+		if m := query(t, other, "other.example.", dns.TypeA); len(m.Answer) != 1 {
+			t.Errorf("got %v", m)
+		}
+	})
+	stopped.stop()
+	clients.Wait()
+}
+
+// Nothing of the lookups stays when the last server block is gone.
+func TestSharedLookupsAreForgotten(t *testing.T) {
+	a := instance(t, 1, "example.org", "upstream 127.0.0.1\nmax_concurrent 7")
+	key := a.cache.key
+	if sharedLookups.share(key, newLookups(1)) != a.cache.lookups {
+		t.Error("the lookups are not shared")
+	}
+	a.stop()
+	a.cache.lookups = newLookups(1)
+	wait(t, 10*time.Second, "they are still there", func() bool {
+		runtime.GC()
+		sharedLookups.mu.Lock()
+		defer sharedLookups.mu.Unlock()
+		_, ok := sharedLookups.all[key]
+		return !ok
+	})
 }
