@@ -31,11 +31,11 @@ func Canonical(name string) string {
 // ASCII are in no name of a message, but may be in one of a zone file.
 func mayBeEscaped(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"'();@\`, r) }
 
-// SOAFor returns the first SOA record in rrs of a zone that name is in, or nil. The record belongs to rrs. SOAFor
+// SOAFor returns the first SOA record of class IN in rrs of a zone that name is in, or nil. The record belongs to rrs. SOAFor
 // allocates nothing.
 func SOAFor(rrs []dns.RR, name string) *dns.SOA {
 	for _, rr := range rrs {
-		if soa, ok := rr.(*dns.SOA); ok && encloses(soa.Hdr.Name, name) {
+		if soa, ok := rr.(*dns.SOA); ok && soa.Hdr.Class == dns.ClassINET && encloses(soa.Hdr.Name, name) {
 			return soa
 		}
 	}

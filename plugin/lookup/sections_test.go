@@ -87,6 +87,7 @@ func TestSOAFor(t *testing.T) {
 	rrs := upstream.RRs(
 		"example.net. 1 IN SOA ns. h. 1 1 1 1 1",
 		"sub.example. 2 IN NS ns.example.",
+		"sub.example. 6 CH SOA ns. h. 1 1 1 1 1",
 		"Sub.Example. 3 IN SOA ns. h. 1 1 1 1 1",
 		"example. 4 IN SOA ns. h. 1 1 1 1 1")
 	root := upstream.RRs(". 5 IN SOA ns. h. 1 1 1 1 1")
@@ -115,7 +116,7 @@ func TestSOAFor(t *testing.T) {
 			t.Errorf("%s: the SOA record with TTL %d, want %d", tc.name, ttl, tc.ttl)
 		}
 	}
-	if soa := lookup.SOAFor(rrs, "example."); dns.RR(soa) != rrs[3] {
+	if soa := lookup.SOAFor(rrs, "example."); dns.RR(soa) != rrs[4] {
 		t.Error("the SOA record is not that of the section")
 	}
 	if !race.Enabled {

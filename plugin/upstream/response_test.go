@@ -188,6 +188,8 @@ func TestResponses(t *testing.T) {
 		{name: "two questions", handler: respond(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }), reports: []string{"mismatch"}, ede: 22, detail: "another question", asks: 1},
 		{name: "no QR bit", handler: respond(func(m *dns.Msg) { m.Response = false }), reports: []string{"mismatch"}, ede: 22, detail: "not a response", asks: 1},
 		{name: "another opcode", handler: respond(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), reports: []string{"mismatch"}, ede: 22, detail: "not a response", asks: 1},
+		{name: "NODATA with a SOA record of another class", handler: respond(func(m *dns.Msg) { m.Answer, m.Ns = nil, fake.RRs("example. 900 CH SOA a. b. 1 2 3 4 60") }),
+			reports: []string{"nodata"}, ttl: 30, asks: 1},
 		{name: "address record without an address", handler: respond(func(m *dns.Msg) {
 			m.Answer = []dns.RR{&dns.RFC3597{Hdr: dns.RR_Header{Name: "target.example.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}}}
 		}), reports: []string{"malformed"}, ede: 22, detail: "without an address", asks: 1},
