@@ -13,8 +13,8 @@ import (
 // MaxLinks is how many links, CNAME records and aliases, a chain has at most.
 const MaxLinks = 16
 
-// Chain is the chain of names from a target to its addresses. Its links are CNAME records and, inside the server's own
-// zones, aliases. A Chain is not safe for concurrent use.
+// Chain is the chain of names from a target to its addresses. Its links are CNAME and DNAME records and, inside the server's
+// own zones, aliases. A Chain is not safe for concurrent use.
 type Chain struct {
 	names []string // the target, and each name that a link led to
 	ttl   uint32   // the smallest TTL of the records so far, in seconds
@@ -29,8 +29,8 @@ func (c *Chain) End() string { return c.names[len(c.names)-1] }
 // Links returns the number of links.
 func (c *Chain) Links() uint8 { return uint8(len(c.names) - 1) } // #nosec G115 -- at most MaxLinks
 
-// TTL returns the smallest TTL, in seconds, of the records that Follow has used: the CNAME records, and the addresses. It
-// is math.MaxInt32 when there were none.
+// TTL returns the smallest TTL, in seconds, of the records that Follow has used: the links, and the addresses. It is
+// math.MaxInt32 when there were none.
 func (c *Chain) TTL() uint32 { return c.ttl }
 
 // Extend adds a link to target, a name as Canonical returns it. The error is a *Failure with the outcome "loop": target is
@@ -49,26 +49,47 @@ func (c *Chain) Extend(target string) error {
 // TooLong returns the failure of a chain of more than MaxLinks links.
 func TooLong() *Failure { return Unusable(Loop, fmt.Errorf("more than %d links", MaxLinks)) }
 
-// Follow extends the chain with the CNAME records of answer, which may be in any order, and returns the addresses of
-// its end, of type qtype (A or AAAA): each once, at most MaxAddrs, and nil when answer has none. Records of other names,
+// Follow extends the chain with the CNAME and DNAME records of answer, which may be in any order, and returns the addresses
+// of its end, of type qtype (A or AAAA): each once, at most MaxAddrs, and nil when answer has none. Records of other names,
 // types and classes do not count. The addresses belong to the caller.
 //
-// The error is a *Failure, with the outcome "loop" (see Extend), or "malformed" when a record has no address in it.
+// The error is a *Failure, with the outcome "loop" (see Extend), or "malformed" when a record has no address or name in it,
+// or leads to a name that is too long.
 func (c *Chain) Follow(answer []dns.RR, qtype uint16) ([]byte, error) {
 	for {
 		addrs, err := c.addresses(answer, qtype)
 		if err != nil || len(addrs) > 0 {
 			return addrs, err
 		}
-		cname := CNAMEOf(answer, c.End())
-		if cname == nil {
-			return nil, nil
-		}
-		if err := c.Extend(Canonical(cname.Target)); err != nil {
+		link, err := c.link(answer)
+		if link == nil || err != nil {
 			return nil, err
 		}
-		c.ttl = min(c.ttl, TTLOf(cname))
+		if err := c.Extend(Canonical(link.Target)); err != nil {
+			return nil, err
+		}
+		c.ttl = min(c.ttl, TTLOf(link))
 	}
+}
+
+// link returns the CNAME record that leads on from the end of the chain, or nil. Where answer has a DNAME record above the
+// end, link makes the CNAME record from it: servers should send one that says the same, and old servers give that one the
+// TTL 0 (RFC 6672, sections 3.1 and 3.4).
+func (c *Chain) link(answer []dns.RR) (*dns.CNAME, error) {
+	cname := CNAMEOf(answer, c.End())
+	if dname, prefix := dnameOf(answer, c.End()); dname != nil {
+		cname = &dns.CNAME{Hdr: dname.Hdr, Target: dname.Target}
+		if dname.Target != "" {
+			cname.Target = prefix + strings.TrimPrefix(dname.Target, ".")
+			if !fits(cname.Target) {
+				return nil, Unusable("malformed", fmt.Errorf("DNAME record of %s leads to a name that is too long", dname.Hdr.Name))
+			}
+		}
+	}
+	if cname != nil && cname.Target == "" {
+		return nil, Unusable("malformed", fmt.Errorf("%s record of %s without a name", dns.Type(cname.Hdr.Rrtype), cname.Hdr.Name))
+	}
+	return cname, nil
 }
 
 // addresses returns the addresses that answer has for the end of the chain.

@@ -40,6 +40,16 @@ func links(n int) []string {
 	return rrs
 }
 
+// long returns a name of n characters, at least 3.
+func long(n int) string {
+	label := strings.Repeat("x", 49) + "."
+	name := strings.Repeat(label, n/len(label))
+	if rest := n % len(label); rest > 1 {
+		return name + strings.Repeat("y", rest-1) + "."
+	}
+	return name
+}
+
 func TestChainFollow(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -69,6 +79,22 @@ func TestChainFollow(t *testing.T) {
 			addrs: []string{"192.0.2.1"}, end: "b.example.", links: 1, ttl: 250},
 		{name: "an escaped target", answer: []string{`target.example. 250 IN CNAME \098.example.`, "b.example. 300 IN A 192.0.2.1"},
 			addrs: []string{"192.0.2.1"}, end: "b.example.", links: 1, ttl: 250},
+		{name: "a DNAME record", answer: []string{"Example. 250 IN DNAME Sub.Example.net.", "target.sub.example.net. 300 IN A 192.0.2.1"},
+			addrs: []string{"192.0.2.1"}, end: "target.sub.example.net.", links: 1, ttl: 250},
+		{name: "a DNAME record and its CNAME record", answer: []string{"target.example. 0 IN CNAME target.example.net.", "target.example.net. 300 IN A 192.0.2.1", "example. 250 IN DNAME example.net."},
+			addrs: []string{"192.0.2.1"}, end: "target.example.net.", links: 1, ttl: 250},
+		{name: "a DNAME record and another CNAME record", answer: []string{"example. 250 IN DNAME example.net.", "target.example. 1 IN CNAME b.example.",
+			"b.example. 1 IN A 203.0.113.66", "target.example.net. 300 IN A 192.0.2.1"}, addrs: []string{"192.0.2.1"}, end: "target.example.net.", links: 1, ttl: 250},
+		{name: "a CNAME record to a name below a DNAME record", answer: []string{"target.example. 250 IN CNAME a.b.example.net.", "b.example.net. 240 IN DNAME .", "a. 300 IN A 192.0.2.1"},
+			addrs: []string{"192.0.2.1"}, end: "a.", links: 2, ttl: 240},
+		{name: "a DNAME record of the root", answer: []string{". 250 IN DNAME example.net.", "target.example.example.net. 300 IN A 192.0.2.1"},
+			end: "target.example.example.net.", links: 1, ttl: 250, addrs: []string{"192.0.2.1"}},
+		{name: "other DNAME records", answer: []string{"target.example. 1 IN DNAME example.net.", "get.example. 2 IN DNAME example.net.", "example. 3 CH DNAME example.net."}, ttl: math.MaxInt32},
+		{name: "a DNAME record to the longest name", answer: []string{"example. 250 IN DNAME " + long(247)}, end: "target." + long(247), links: 1, ttl: 250},
+		{name: "a DNAME record to a name that is too long", answer: []string{"example. 250 IN DNAME " + long(248)}, ttl: math.MaxInt32,
+			failure: "malformed: DNAME record of example. leads to a name that is too long"},
+		{name: "a loop through a DNAME record", answer: []string{"example. 250 IN DNAME EXAMPLE."}, ttl: math.MaxInt32,
+			failure: "loop: target.example. leads back to itself"},
 		{name: "TTL 0", answer: []string{"target.example. 0 IN A 192.0.2.1"}, addrs: []string{"192.0.2.1"}, ttl: 0},
 		{name: "TTL 2^31", answer: []string{"target.example. 2147483648 IN CNAME b.example.", "b.example. 300 IN A 192.0.2.1"},
 			addrs: []string{"192.0.2.1"}, end: "b.example.", links: 1, ttl: 0},
@@ -126,6 +152,21 @@ func TestChainFollow(t *testing.T) {
 				t.Errorf("the answer was changed from\n%s to\n%s", before, after)
 			}
 		})
+	}
+}
+
+// The library unpacks a record with RDLENGTH 0 to one without data, as UPDATE needs it.
+func TestChainFollowNoName(t *testing.T) {
+	hdr := dns.RR_Header{Name: "target.example.", Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: 300}
+	above := dns.RR_Header{Name: "example.", Rrtype: dns.TypeDNAME, Class: dns.ClassINET, Ttl: 300}
+	for want, rr := range map[string]dns.RR{
+		"malformed: CNAME record of target.example. without a name": &dns.CNAME{Hdr: hdr},
+		"malformed: DNAME record of example. without a name":        &dns.DNAME{Hdr: above},
+	} {
+		c := lookup.NewChain("target.example.")
+		if addrs, err := c.Follow([]dns.RR{rr}, dns.TypeA); len(addrs) > 0 || err == nil || err.Error() != want {
+			t.Errorf("%x, %v; want %s", addrs, err, want)
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ func (q Question) String() string { return q.Name + " " + dns.Type(q.Type).Strin
 type Outcome struct {
 	Addrs []byte // the addresses; empty when the target has none (NODATA) or does not exist (NXDOMAIN)
 	TTL   uint32 // in seconds, as received: of the chain, or of the negative answer
-	Links uint8  // the number of CNAME records that led to the addresses, at most MaxLinks
+	Links uint8  // the number of CNAME and DNAME records that led to the addresses, at most MaxLinks
 }
 
 // Failure is the error of a lookup that ended without a usable answer. It is immutable.

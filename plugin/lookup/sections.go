@@ -31,25 +31,45 @@ func Canonical(name string) string {
 // ASCII are in no name of a message, but may be in one of a zone file.
 func mayBeEscaped(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"'();@\`, r) }
 
+// fits reports whether name is no longer than a name may be.
+func fits(name string) bool {
+	_, err := dns.PackDomainName(name, make([]byte, MaxName+1), 0, nil, false)
+	return err == nil
+}
+
 // SOAFor returns the first SOA record of class IN in rrs of a zone that name is in, or nil. The record belongs to rrs. SOAFor
 // allocates nothing.
 func SOAFor(rrs []dns.RR, name string) *dns.SOA {
 	for _, rr := range rrs {
-		if soa, ok := rr.(*dns.SOA); ok && soa.Hdr.Class == dns.ClassINET && encloses(soa.Hdr.Name, name) {
-			return soa
+		if soa, ok := rr.(*dns.SOA); ok && soa.Hdr.Class == dns.ClassINET {
+			if _, in := within(name, soa.Hdr.Name); in {
+				return soa
+			}
 		}
 	}
 	return nil
 }
 
-// encloses is dns.IsSubDomain, without its allocations.
-func encloses(zone, name string) bool {
+// within reports whether name is in zone, and returns what name has before the name of the zone. It allocates nothing.
+func within(name, zone string) (prefix string, ok bool) {
 	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
 		if strings.EqualFold(name[off:], zone) {
-			return true
+			return name[:off], true
 		}
 	}
-	return zone == "."
+	return name, zone == "."
+}
+
+// dnameOf returns the first DNAME record in rrs of a name above name, and what name has before that one, or nil.
+func dnameOf(rrs []dns.RR, name string) (*dns.DNAME, string) {
+	for _, rr := range rrs {
+		if dname, ok := rr.(*dns.DNAME); ok && dname.Hdr.Class == dns.ClassINET {
+			if prefix, in := within(name, dname.Hdr.Name); in && prefix != "" {
+				return dname, prefix
+			}
+		}
+	}
+	return nil, ""
 }
 
 // CNAMEOf returns the first CNAME record of name in rrs, or nil. The record belongs to rrs.

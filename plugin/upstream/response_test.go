@@ -190,6 +190,11 @@ func TestResponses(t *testing.T) {
 		{name: "another opcode", handler: respond(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), reports: []string{"mismatch"}, ede: 22, detail: "not a response", asks: 1},
 		{name: "NODATA with a SOA record of another class", handler: respond(func(m *dns.Msg) { m.Answer, m.Ns = nil, fake.RRs("example. 900 CH SOA a. b. 1 2 3 4 60") }),
 			reports: []string{"nodata"}, ttl: 30, asks: 1},
+		{name: "CNAME record without a name", handler: respond(func(m *dns.Msg) {
+			m.Answer = []dns.RR{&dns.RFC3597{Hdr: dns.RR_Header{Name: "target.example.", Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: 60}}}
+		}), reports: []string{"malformed"}, ede: 22, detail: "without a name", asks: 1},
+		{name: "DNAME record without a CNAME record", handler: fake.Answer("example. 200 IN DNAME example.net.", "target.example.net. 300 IN A 192.0.2.1"),
+			reports: []string{"success"}, addrs: 1, ttl: 200, links: 1, asks: 1},
 		{name: "address record without an address", handler: respond(func(m *dns.Msg) {
 			m.Answer = []dns.RR{&dns.RFC3597{Hdr: dns.RR_Header{Name: "target.example.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}}}
 		}), reports: []string{"malformed"}, ede: 22, detail: "without an address", asks: 1},
