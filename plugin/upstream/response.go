@@ -31,6 +31,10 @@ func check(m *dns.Msg, q lookup.Question) error {
 		return lookup.Unusable("mismatch", errors.New("response to another question"))
 	case m.Truncated:
 		return lookup.Unusable("malformed", errors.New("truncated over TCP"))
+	case lookup.HasType(m.Answer, dns.TypeOPT), lookup.HasType(m.Ns, dns.TypeOPT):
+		// RFC 6891, section 6.1.1. The number of records in the header may be wrong: then a SOA record may be where the answer
+		// is, and the response is no NODATA.
+		return lookup.Unusable("malformed", errors.New("OPT record outside the additional section"))
 	}
 	switch m.Rcode {
 	case dns.RcodeSuccess, dns.RcodeNameError:
@@ -70,6 +74,8 @@ func (us *Upstreams) read(c *lookup.Chain, m *dns.Msg, qtype uint16) (o lookup.O
 	}
 	soa := lookup.SOAFor(m.Ns, c.End())
 	switch {
+	case soa != nil && soa.Ns == "": // as are all fields of a record without rdata
+		return lookup.Outcome{}, false, lookup.Unusable("malformed", errors.New("SOA record without data"))
 	case m.Rcode == dns.RcodeNameError:
 		// The code is about the end of the chain (RFC 6604, section 3).
 		return lookup.Outcome{TTL: negativeTTL(soa)}, true, nil

@@ -188,6 +188,18 @@ func TestResponses(t *testing.T) {
 		{name: "two questions", handler: respond(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }), reports: []string{"mismatch"}, ede: 22, detail: "another question", asks: 1},
 		{name: "no QR bit", handler: respond(func(m *dns.Msg) { m.Response = false }), reports: []string{"mismatch"}, ede: 22, detail: "not a response", asks: 1},
 		{name: "another opcode", handler: respond(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), reports: []string{"mismatch"}, ede: 22, detail: "not a response", asks: 1},
+		{name: "OPT record in the answer section", handler: respond(func(m *dns.Msg) { m.Answer = append(m.Answer, new(dns.Msg).SetEdns0(1232, false).Extra...) }),
+			reports: []string{"malformed"}, ede: 22, detail: "outside the additional section", asks: 1},
+		{name: "NODATA with a count of answers that is too high", handler: fake.Raw(func(r *dns.Msg) []byte {
+			m := new(dns.Msg).SetReply(r).SetEdns0(1232, false)
+			m.Ns = fake.RRs(exampleSOA)
+			wire, _ := m.Pack()
+			wire[7]++ // ANCOUNT
+			return wire
+		}), reports: []string{"malformed"}, ede: 22, detail: "outside the additional section", asks: 1},
+		{name: "NODATA with a SOA record without data", handler: respond(func(m *dns.Msg) {
+			m.Answer, m.Ns = nil, []dns.RR{&dns.RFC3597{Hdr: dns.RR_Header{Name: "example.", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: 60}}}
+		}), reports: []string{"malformed"}, ede: 22, detail: "SOA record without data", asks: 1},
 		{name: "NODATA with a SOA record of another class", handler: respond(func(m *dns.Msg) { m.Answer, m.Ns = nil, fake.RRs("example. 900 CH SOA a. b. 1 2 3 4 60") }),
 			reports: []string{"nodata"}, ttl: 30, asks: 1},
 		{name: "CNAME record without a name", handler: respond(func(m *dns.Msg) {
