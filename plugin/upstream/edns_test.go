@@ -116,6 +116,28 @@ func TestRefusedEitherWay(t *testing.T) {
 	}
 }
 
+// After a response that cannot be parsed, the upstream is asked without EDNS inside the same attempt, and with EDNS the next
+// time.
+func TestMalformedWithEDNS(t *testing.T) {
+	t.Parallel()
+	h, queries, plain := withOPT(func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetReply(r).SetEdns0(1232, false)
+		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: 65001, Data: []byte{1}}}
+		wire, _ := m.Pack()
+		wire[len(wire)-2] = 9 // the length of the option
+		w.Write(wire)
+	}, good)
+	us, reports := start(t, patient, fake.New(t, h).Addr)
+	for i := range 3 {
+		if addrs, outcome := resolve(t, us, question, 1); len(addrs) != 1 {
+			t.Errorf("lookup %d: %s", i, outcome)
+		}
+	}
+	if queries.Load() < 3 || plain.Load() != 3 || len(reports.warnings) > 0 {
+		t.Errorf("%d queries with and %d without EDNS, want 3 or more and 3; warnings %q", queries.Load(), plain.Load(), reports.warnings)
+	}
+}
+
 // What an upstream says about the name is no reason to ask without EDNS.
 func TestNoFallback(t *testing.T) {
 	t.Parallel()

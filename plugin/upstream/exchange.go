@@ -92,13 +92,17 @@ func (up *upstream) stop() {
 func (up *upstream) down() bool { return up.proxy.Down(maxFails) }
 
 // ask makes one request and returns the response, which answers exactly this question and whose code is NOERROR or
-// NXDOMAIN. Any other result is a *lookup.Failure. When the upstream refuses a query with an OPT record, it gets one without
-// (RFC 6891, section 6.2.2). ask returns at the deadline of the attempt; first says that the request is the first of the
-// attempt.
+// NXDOMAIN. Any other result is a *lookup.Failure. When the upstream refuses a query with an OPT record (RFC 6891,
+// section 6.2.2), or its response cannot be parsed, it gets one without. ask returns at the deadline of the attempt; first says
+// that the request is the first of the attempt.
 func (up *upstream) ask(ctx context.Context, deadline time.Time, q lookup.Question, first bool) (*dns.Msg, error) {
 	opt := up.edns.use(time.Now())
 	m, err := up.query(ctx, deadline, q, opt, first)
-	if opt && err == nil && refusesEDNS(m) {
+	switch {
+	case opt && err != nil && lookup.AsFailure(err).Outcome == "malformed":
+		// The OPT record of the response may be what is wrong with it, but need not be: nothing is noted.
+		m, err = up.query(ctx, deadline, q, false, false)
+	case opt && err == nil && refusesEDNS(m):
 		code := responseCode(m)
 		m, err = up.query(ctx, deadline, q, false, false)
 		if err == nil && !refusesEDNS(m) {
