@@ -32,7 +32,7 @@ func (p *Primary) read(ctx context.Context, z *zone, advanced uint32) error {
 	own := make(map[lookup.Question]bool)
 	err := p.walk(ctx, z.name, func(rr dns.RR) {
 		h := rr.Header()
-		q := lookup.Question{Name: strings.ToLower(h.Name), Type: h.Rrtype}
+		q := lookup.Question{Name: lookup.Canonical(h.Name), Type: h.Rrtype}
 		if lookup.IsAddress(q.Type) && found[q.Name] != nil {
 			own[q] = true
 		}
@@ -60,7 +60,7 @@ type reading struct {
 
 // collect notes what rr means for the aliases.
 func (s *reading) collect(rr dns.RR) {
-	owner := strings.ToLower(rr.Header().Name)
+	owner := lookup.Canonical(rr.Header().Name)
 	x := s.aliases[owner]
 	switch rr := rr.(type) {
 	case *dns.SOA:
@@ -82,7 +82,7 @@ func (s *reading) collect(rr dns.RR) {
 			return
 		}
 		if x == nil || al.Compare(&rdata.ALIAS{Target: x.alias.Target}) < 0 {
-			s.add(owner, strings.ToLower(al.Target), rr)
+			s.add(owner, lookup.Canonical(al.Target), rr)
 		}
 	}
 }

@@ -180,9 +180,9 @@ func isReplaced(rr dns.RR, owners map[string]*expansion) bool {
 	case rdata.TypeALIAS:
 		return true
 	case dns.TypeCNAME:
-		return owners[strings.ToLower(h.Name)] != nil
+		return owners[lookup.Canonical(h.Name)] != nil
 	case dns.TypeA, dns.TypeAAAA:
-		x := owners[strings.ToLower(h.Name)]
+		x := owners[lookup.Canonical(h.Name)]
 		return x != nil && x.wins
 	}
 	return false

@@ -106,6 +106,45 @@ func TestTransfer(t *testing.T) {
 	}
 }
 
+// Names are the same however the zone file escapes them. The file plugin gives a name with a backslash the spelling of
+// messages, and leaves any other as it is.
+func TestTransferEscaped(t *testing.T) {
+	r := newResolver(map[string]target{"target.example.": {v4: []string{v4}, v6: []string{v6}, ttl: 300}})
+	b := new(backend)
+	b.put(t, 7,
+		`\097lias.example.org. 60 IN ALIAS \116arget.example.`,
+		`own'er.example.org. 60 IN ALIAS target.example.`,
+		`own\039er.example.org. 60 IN A 203.0.113.1`,
+		`two'.example.org. 60 IN ALIAS target.example.`,
+		`two\'.example.org. 60 IN ALIAS zzzzzzz.example.`,
+		`sub'zone.example.org. 60 IN NS ns.example.net.`,
+		`www.sub\'zone.example.org. 60 IN ALIAS target.example.`,
+		`\114ec.example.org. 60 IN A 203.0.113.2`,
+		`recnam\101.example.org. 60 IN CNAME elsewhere.example.`,
+	)
+	s := newServer(t, r, b, func(cfg *primary.Config) {
+		cfg.Records = corefile("rec.example.org.", "target.example.", "recname.example.org.", "target.example.")
+	})
+	got, _ := s.transferred(t)
+	want := []string{
+		"alias.example.org. 60 IN A " + v4,
+		"alias.example.org. 60 IN AAAA " + v6,
+		`own\'er.example.org. 60 IN A 203.0.113.1`,
+		`own\'er.example.org. 60 IN AAAA ` + v6,
+		`sub\'zone.example.org. 60 IN NS ns.example.net.`,
+		`two\'.example.org. 60 IN A ` + v4,
+		`two\'.example.org. 60 IN AAAA ` + v6,
+		"rec.example.org. 100 IN A " + v4,
+		"rec.example.org. 100 IN AAAA " + v6,
+		"recname.example.org. 100 IN A " + v4,
+		"recname.example.org. 100 IN AAAA " + v6,
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("transferred (-want +got):\n%s", diff)
+	}
+}
+
 // A secondary with the published serial, or a later one, gets the SOA record alone, and any other the zone.
 func TestTransferIXFR(t *testing.T) {
 	r := newResolver(map[string]target{"target.example.": {v4: []string{v4}, ttl: 300}})
