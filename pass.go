@@ -7,15 +7,19 @@ import (
 
 	"github.com/coredns/alias/plugin/backend"
 	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/plugin/primary"
 
 	"github.com/miekg/dns"
 )
 
-// pass hands a query to the backend.
+// pass hands a query to the backend. The client gets the published serial.
 func (a *Alias) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
-	if a.primary != nil {
-		w = a.primary.Writer(w)
-	}
+	ctx, w = a.numbered(ctx, w)
+	return a.hand(ctx, w, r, q)
+}
+
+// hand hands a query to the backend, and its response to w.
+func (a *Alias) hand(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
 	if !q.exists {
 		return a.backend.ServeDNS(ctx, w, r)
 	}
@@ -26,14 +30,29 @@ func (a *Alias) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *i
 	return rcode, err
 }
 
+// numberedKey marks the context of a query whose response gets the published serials of a zone on the way to the client.
+type numberedKey struct{ p *primary.Primary }
+
+// numbered returns a writer to w that puts the published serial into responses, once: the backend may look up in the
+// server where a CNAME record leads, and has the response to that in its own. Such a query has the context that numbered
+// returns, or what the Backend itself queries, which keeps the zone's own serial.
+func (a *Alias) numbered(ctx context.Context, w dns.ResponseWriter) (context.Context, dns.ResponseWriter) {
+	key := numberedKey{a.primary}
+	if a.primary == nil || backend.IsInside(ctx) || ctx.Value(key) != nil {
+		return ctx, w
+	}
+	return context.WithValue(ctx, key, true), a.primary.Writer(w)
+}
+
 // passAddress hands an address query to the backend, and answers it when the zone there has an alias for it.
 func (a *Alias) passAddress(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
 	if a.zones.Match(q.Name) == "" || backend.IsInside(ctx) {
 		return a.pass(ctx, w, r, q)
 	}
 	a.backend.UseServer(ctx)
-	held := &heldWriter{ResponseWriter: w, name: q.Name}
-	rcode, err := a.pass(ctx, held, r, q)
+	marked, numbered := a.numbered(ctx, w)
+	held := &heldWriter{ResponseWriter: numbered, name: q.Name} // before it is numbered: the Backend keeps the zone's own serial
+	rcode, err := a.hand(marked, held, r, q)
 	if held.m == nil {
 		return rcode, err
 	}
@@ -45,31 +64,35 @@ func (a *Alias) passAddress(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 		case has.TimedOut && a.onFailure != dns.RcodeSuccess: // there may be an alias
 			return a.onFailure, nil
 		case has.TimedOut: // and no resolver is to cache for long that there is nothing
-			w.WriteMsg(withShortTTL(held.m))
+			numbered.WriteMsg(withShortTTL(held.m))
 			return rcode, err
 		}
 	}
-	w.WriteMsg(a.completed(ctx, held.m, q))
+	if m := a.completed(ctx, held.m, q); m != nil {
+		w.WriteMsg(m)
+	} else {
+		numbered.WriteMsg(held.m)
+	}
 	return rcode, err
 }
 
-// completed returns m, the backend's response to q. When its CNAME records lead to a name inside ZONES that has an alias,
-// the addresses are those of the alias.
+// completed returns m, the backend's response to q, with the addresses of the alias that its CNAME records lead to, or nil
+// when they do not lead to a name inside ZONES that has an alias.
 func (a *Alias) completed(ctx context.Context, m *dns.Msg, q *incoming) *dns.Msg {
 	c := lookup.NewChain(q.Name)
 	for cname := lookup.CNAMEOf(m.Answer, c.End()); cname != nil; cname = lookup.CNAMEOf(m.Answer, c.End()) {
 		if c.Extend(lookup.Canonical(cname.Target)) != nil {
-			return m
+			return nil
 		}
 	}
 	if c.Links() == 0 || !a.zones.Inside(c.End()) {
-		return m
+		return nil
 	}
 	end := incoming{Question: lookup.Question{Name: c.End(), Type: q.Type}}
 	end.record, end.exists = a.records.Find(end.Name)
 	al := a.find(&end, true)
 	if al == nil {
-		return m
+		return nil
 	}
 	var ans answer
 	a.resolve(&ans, end.Question, al)
