@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/coredns/alias/test/upstream"
@@ -50,4 +51,96 @@ out  IN CNAME out.hosting.example.
 	if got := fmt.Sprint(transferSerials(t, server)); got != fmt.Sprint([]uint32{first, first}) {
 		t.Errorf("A transfer has the serials %s, want %d", got, first)
 	}
+}
+
+// reply is a response: a code, and the records of the answer as upstream.RRs takes them.
+type reply struct {
+	rcode  int
+	answer []string
+}
+
+func addresses(rrs ...string) reply { return reply{dns.RcodeSuccess, rrs} }
+
+var (
+	nodata   = reply{rcode: dns.RcodeSuccess}
+	nxdomain = reply{rcode: dns.RcodeNameError}
+	servfail = reply{rcode: dns.RcodeServerFailure}
+)
+
+// checkReplies queries each "name type" over UDP, and compares the responses.
+func checkReplies(t *testing.T, server *process, want map[string]reply) {
+	t.Helper()
+	for q, want := range want {
+		t.Run(q, func(t *testing.T) {
+			name, qtype, _ := strings.Cut(q, " ")
+			m := query(t, server.addr, "udp", name, dns.StringToType[qtype])
+			if m.Rcode != want.rcode {
+				t.Errorf("Got %s, want %s", dns.RcodeToString[m.Rcode], dns.RcodeToString[want.rcode])
+			}
+			checkRecords(t, m.Answer, want.answer...)
+			if len(m.Question) != 1 || !strings.EqualFold(m.Question[0].Name, name) {
+				t.Errorf("The response has the question %v", m.Question)
+			}
+			if negative := len(want.answer) == 0 && want.rcode != dns.RcodeServerFailure; negative && !isSOA(m.Ns) {
+				t.Errorf("Got no SOA record of the zone, but %v", m.Ns)
+			}
+		})
+	}
+}
+
+// Zone data that servers have answered wrongly for, with aliases in it.
+func TestReportedZones(t *testing.T) {
+	t.Parallel()
+	server := serveZone(t, zoneFile+`
+@                   IN ALIAS app.hosting.example.
+*.wild              IN ALIAS v4.hosting.example.
+real.ent.wild       IN A     192.0.2.54
+f.*.empty           IN ALIAS v4.hosting.example.
+www                 IN CNAME @
+web                 IN CNAME www
+self                IN CNAME self
+toself              IN CNAME self
+intoself            IN ALIAS self.example.org.
+loop                IN DNAME loop
+intoloop            IN ALIAS x.loop.example.org.
+deeper              IN DNAME x.deeper
+intodeeper          IN ALIAS x.deeper.example.org.
+child               IN NS    ns.child
+ns.child            IN A     192.0.2.99
+tochild             IN CNAME v4.child
+intochild           IN ALIAS v4.child.example.org.
+has\046dot          IN ALIAS v4.hosting.example.
+MiXed               IN ALIAS V4.HOSTING.example.
+dangling            IN CNAME missing
+indangling          IN ALIAS dangling.example.org.
+`, "retries 0\nrecord a.b.c app.hosting.example\nupstream "+upstream.New(t, upstream.Zone(
+		"app.hosting.example. 60 IN A 203.0.113.80",
+		"v4.hosting.example. 60 IN A 203.0.113.4",
+		"v4.child.example.org. 60 IN A 203.0.113.5",
+	)).Addr, fromFile)
+	v4 := func(owner string) reply { return addresses(owner + " 60 IN A 203.0.113.4") }
+	checkReplies(t, server, map[string]reply{
+		"x.wild.example.org. A":     v4("x.wild.example.org."),
+		"ent.wild.example.org. A":   v4("ent.wild.example.org."),
+		"x.ent.wild.example.org. A": nxdomain, // ent is the closest encloser (RFC 4592, section 2.2.1)
+		"x.empty.example.org. A":    nodata,   // the wildcard exists, and has no records (section 3.3.1)
+		"f.*.empty.example.org. A":  v4("f.*.empty.example.org."),
+		"www.example.org. A":        addresses("www.example.org. 300 IN CNAME example.org.", "example.org. 60 IN A 203.0.113.80"),
+		"web.example.org. MX":       addresses("web.example.org. 300 IN CNAME www.example.org.", "www.example.org. 300 IN CNAME example.org.", "example.org. 300 IN MX 10 mail.example.org."),
+		"self.example.org. A":       servfail,
+		"toself.example.org. A":     servfail,
+		"intoself.example.org. A":   nodata,
+		"intoloop.example.org. A":   nodata,
+		"intodeeper.example.org. A": nodata,
+		"intochild.example.org. A":  addresses("intochild.example.org. 60 IN A 203.0.113.5"),
+		"indangling.example.org. A": nodata,
+		"has\\.dot.example.org. A":  v4("has\\.dot.example.org."),
+		"mixed.example.org. A":      v4("mixed.example.org."),
+		"b.c.example.org. A":        nodata,
+		"x.b.c.example.org. A":      nxdomain,
+		"c.example.org. TXT":        nodata,
+		"x.a.b.c.example.org. A":    nxdomain,
+		"A.B.C.example.org. A":      addresses("A.B.C.example.org. 60 IN A 203.0.113.80"),
+		"intoself.example.org. MX":  nodata,
+	})
 }
