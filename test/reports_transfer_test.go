@@ -81,17 +81,21 @@ func TestReportedSameSerial(t *testing.T) {
 }
 
 // A secondary that is a primary itself tells its own secondaries the serial that it publishes, and not that of its primary.
+// One of them is the secondary plugin.
 func TestReportedSecondaryNotifies(t *testing.T) {
 	t.Parallel()
 	need(t, "nsd")
-	port, nsd := freePort(t), freePort(t)
+	port, nsd, plain := freePort(t), freePort(t), freePort(t)
 	primary := startPowerDNS(t, powerZone(1, "app.hosting.example."))
 	dir := zoneDir(t, port, "", "upstream "+upstream.New(t, targets).Addr,
-		fmt.Sprintf("secondary {\ntransfer from %s\n}\ntransfer {\nto %s\n}", primary.addr, local(nsd)))
+		fmt.Sprintf("secondary {\ntransfer from %s\n}\ntransfer {\nto %s\n}", primary.addr, local(nsd)+" "+local(plain)))
 	server := startServer(t, port, dir, "Corefile")
 	eventually(t, 5*time.Second, "the zone is transferred", func() bool { return server.serial(t) > 1 })
 	first := server.serial(t)
-	secondaries := []*process{startNSD(t, nsd, server.addr, "")}
+	further := t.TempDir()
+	write(t, filepath.Join(further, "Corefile"), fmt.Sprintf("example.org:%s {\nbind 127.0.0.1\nsecondary {\ntransfer from %s\n}\n}",
+		plain, server.addr))
+	secondaries := []*process{startNSD(t, nsd, server.addr, ""), startServer(t, plain, further, "Corefile")}
 	awaitAddresses(t, 10*time.Second, secondaries, []string{"example.org.", "www.example.org."}, appAddresses)
 
 	replaceZone(t, primary.Dir, powerZone(2, "new.hosting.example."))
@@ -105,5 +109,7 @@ func TestReportedSecondaryNotifies(t *testing.T) {
 	if got := server.serial(t); got-first > 2 {
 		t.Errorf("The serial is %d, and was %d", got, first)
 	}
-	eventually(t, 5*time.Second, "NSD has the serial of the server", func() bool { return secondaries[0].serial(t) == server.serial(t) })
+	eventually(t, 5*time.Second, "the secondaries have the serial of the server", func() bool {
+		return secondaries[0].serial(t) == server.serial(t) && secondaries[1].serial(t) == server.serial(t)
+	})
 }

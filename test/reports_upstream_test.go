@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -220,22 +221,73 @@ func TestReportedFallthrough(t *testing.T) {
 	})
 }
 
-// A client that does not ask for recursion, as a resolver does, gets the addresses; a query of another class gets none.
+// A client that does not ask for recursion, as a resolver does, gets the addresses; a query of another class gets none. The
+// subnet of a client does not get to the upstream.
 func TestReportedQueries(t *testing.T) {
 	t.Parallel()
-	server := serveZone(t, zoneFile+"@ IN ALIAS app.hosting.example.\n", "upstream "+upstream.New(t, reported).Addr, fromFile)
+	var options atomic.Int32
+	up := upstream.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		if opt := r.IsEdns0(); opt != nil && r.Question[0].Name != "." {
+			options.Add(int32(len(opt.Option)))
+		}
+		reported(w, r)
+	})
+	server := serveZone(t, zoneFile+"@ IN ALIAS app.hosting.example.\n", "upstream "+up.Addr, fromFile)
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
 	r.RecursionDesired = false
+	r.SetEdns0(1232, false)
+	r.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{
+		Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, Address: net.IPv4(198, 51, 100, 0),
+	}}
 	m, err := dns.Exchange(r, server.addr)
 	check(t, err)
 	checkRecords(t, m.Answer, "example.org. 60 IN A 203.0.113.80")
 	if !m.Authoritative || m.RecursionAvailable {
 		t.Errorf("AA %t, RA %t", m.Authoritative, m.RecursionAvailable)
 	}
+	if n := options.Load(); n != 0 {
+		t.Errorf("The upstream got %d EDNS options", n)
+	}
 	for _, class := range []uint16{dns.ClassCHAOS, dns.ClassHESIOD, dns.ClassNONE, dns.ClassANY} {
 		r.Question[0].Qclass = class
 		if m, err = dns.Exchange(r, server.addr); err != nil || len(m.Answer) > 0 || m.Rcode != dns.RcodeRefused {
 			t.Errorf("Class %s: %v, %v", dns.Class(class), m, err)
+		}
+	}
+}
+
+// An alias whose target is in another zone of the server block is signed by the zone of the alias.
+func TestReportedSigner(t *testing.T) {
+	t.Parallel()
+	port, dir := freePort(t), t.TempDir()
+	write(t, filepath.Join(dir, "org"), zoneFile+"@ IN ALIAS www.example.net.\nwww IN CNAME www.example.net.\n")
+	write(t, filepath.Join(dir, "net"), zoneFile+"www IN A 192.0.2.90\n")
+	newKey(t, "example.org.", filepath.Join(dir, "korg"))
+	newKey(t, "example.net.", filepath.Join(dir, "knet"))
+	write(t, filepath.Join(dir, "Corefile"), fmt.Sprintf(`example.org:%s example.net:%[1]s {
+		bind 127.0.0.1
+		alias
+		dnssec {
+			key file korg knet
+		}
+		file org example.org
+		file net example.net
+	}`, port))
+	server := startServer(t, port, dir, "Corefile")
+	for name, want := range map[string]string{
+		"example.org.":     "example.org. by example.org.",
+		"www.example.org.": "www.example.net. by example.net., www.example.org. by example.org.",
+	} {
+		var got []string
+		for _, rr := range query(t, server.addr, "tcp", name, dns.TypeA).Answer {
+			if sig, ok := rr.(*dns.RRSIG); ok {
+				got = append(got, sig.Hdr.Name+" by "+sig.SignerName)
+			}
+		}
+		slices.Sort(got)
+		got = slices.Compact(got) // there is one of each key
+		if got := strings.Join(got, ", "); got != want {
+			t.Errorf("%s: got signatures of %s, want %s", name, got, want)
 		}
 	}
 }
