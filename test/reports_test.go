@@ -157,6 +157,7 @@ indangling          IN ALIAS dangling.example.org.
 		"intoloop.example.org. A":   nodata,
 		"intodeeper.example.org. A": nodata,
 		"intochild.example.org. A":  addresses("intochild.example.org. 60 IN A 203.0.113.5"),
+		"tochild.example.org. A":    addresses("tochild.example.org. 300 IN CNAME v4.child.example.org."),
 		"indangling.example.org. A": nodata,
 		"has\\.dot.example.org. A":  v4("has\\.dot.example.org."),
 		"mixed.example.org. A":      v4("mixed.example.org."),

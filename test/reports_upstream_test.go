@@ -116,6 +116,21 @@ func TestReportedResponses(t *testing.T) {
 	}
 }
 
+// A target without addresses of a family is looked up once, and not for each query.
+func TestReportedNegative(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, reported)
+	server := serveZone(t, zoneFile+"@ IN ALIAS v4.hosting.example.\n", "upstream "+up.Addr, fromFile)
+	for range 5 {
+		if m := query(t, server.addr, "udp", "example.org.", dns.TypeAAAA); m.Rcode != dns.RcodeSuccess || len(m.Answer) > 0 || !isSOA(m.Ns) {
+			t.Errorf("Got %v", m)
+		}
+	}
+	if n := up.Asked("v4.hosting.example.", dns.TypeAAAA); n != 1 {
+		t.Errorf("%d lookups, want one", n)
+	}
+}
+
 // An upstream to which there is no connection costs one request for each attempt, and does not keep the client waiting.
 func TestReportedNoConnection(t *testing.T) {
 	t.Parallel()
