@@ -163,7 +163,7 @@ func (a *Alias) serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q l
 	if r.IsEdns0() != nil {
 		ans.EDE = ans.extendedError()
 	}
-	if a.wireForm && isPlain(server) && ans.Write(w, r) {
+	if a.wireForm && isPlain(server) && !isNested(ctx) && ans.Write(w, r) {
 		return dns.RcodeSuccess, nil
 	}
 	w.WriteMsg(ans.Message(r))

@@ -9,6 +9,8 @@ import (
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/primary"
 
+	"github.com/coredns/coredns/core/dnsserver"
+
 	"github.com/miekg/dns"
 )
 
@@ -20,6 +22,7 @@ func (a *Alias) pass(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *i
 
 // hand hands a query to the backend, and its response to w.
 func (a *Alias) hand(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
+	ctx = context.WithValue(ctx, handedKey{}, true)
 	if !q.exists {
 		return a.backend.ServeDNS(ctx, w, r)
 	}
@@ -28,6 +31,17 @@ func (a *Alias) hand(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *i
 		rcode = dns.RcodeSuccess
 	}
 	return rcode, err
+}
+
+// handedKey marks the context of a query that was handed to the backend.
+type handedKey struct{}
+
+// isNested reports whether ctx is that of a query with which another plugin looks up in the server, as file does where a
+// CNAME record leads. Such a plugin keeps the message, but its writer lets what is written in wire form through to the
+// client. The plugin is in a server block with alias, or it counts in the context how deep it is, as file does.
+func isNested(ctx context.Context) bool {
+	depth, _ := ctx.Value(dnsserver.LoopKey{}).(int)
+	return depth > 0 || ctx.Value(handedKey{}) != nil
 }
 
 // numberedKey marks the context of a query whose response gets the published serials of a zone on the way to the client.

@@ -145,7 +145,6 @@ indangling          IN ALIAS dangling.example.org.
 	v4 := func(owner string) reply { return addresses(owner + " 60 IN A 203.0.113.4") }
 	checkReplies(t, server, map[string]reply{
 		"x.wild.example.org. A":     v4("x.wild.example.org."),
-		"ent.wild.example.org. A":   v4("ent.wild.example.org."),
 		"x.ent.wild.example.org. A": nxdomain, // ent is the closest encloser (RFC 4592, section 2.2.1)
 		"x.empty.example.org. A":    nodata,   // the wildcard exists, and has no records (section 3.3.1)
 		"f.*.empty.example.org. A":  v4("f.*.empty.example.org."),
@@ -168,4 +167,69 @@ indangling          IN ALIAS dangling.example.org.
 		"A.B.C.example.org. A":      addresses("A.B.C.example.org. 60 IN A 203.0.113.80"),
 		"intoself.example.org. MX":  nodata,
 	})
+}
+
+// A response that the server itself looks up where a CNAME record leads does not go to the client.
+func TestReportedCNAME(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, reported)
+	for name, plugins := range map[string]string{"": "", "prometheus": "prometheus " + local(freePort(t)), "cache": "cache"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := serveZone(t, zoneFile+`
+*.wild   IN ALIAS v4.hosting.example.
+towild   IN CNAME x.wild
+torecord IN CNAME rec
+totwo    IN CNAME x.two
+d        IN DNAME wild
+`, "record rec v4.hosting.example\nrecord *.two v4.hosting.example\nupstream "+up.Addr, plugins+"\n"+fromFile)
+			conn, err := dns.Dial("tcp", server.addr)
+			check(t, err)
+			defer conn.Close()
+			for owner, target := range map[string]string{"towild": "x.wild", "torecord": "rec", "totwo": "x.two", "x.d": "x.wild"} {
+				want := []string{owner + ".example.org. 60 IN CNAME " + target + ".example.org.", target + ".example.org. 60 IN A 203.0.113.4"}
+				if owner == "x.d" {
+					want = append(want, "d.example.org. 60 IN DNAME wild.example.org.")
+				}
+				name := owner + ".example.org."
+				for _, exchange := range []func(r *dns.Msg) (*dns.Msg, error){
+					func(r *dns.Msg) (*dns.Msg, error) { return dns.Exchange(r, server.addr) },
+					func(r *dns.Msg) (*dns.Msg, error) {
+						m, _, err := new(dns.Client).ExchangeWithConn(r, conn)
+						return m, err
+					},
+				} {
+					for range 2 { // the second answer is cached
+						m, err := exchange(new(dns.Msg).SetQuestion(name, dns.TypeA))
+						check(t, err)
+						if m.Question[0].Name != name {
+							t.Errorf("%s: the response is for %s", name, m.Question[0].Name)
+						}
+						for _, rr := range m.Answer {
+							rr.Header().Ttl = 60
+						}
+						checkRecords(t, m.Answer, want...)
+					}
+				}
+			}
+		})
+	}
+}
+
+// The same where the CNAME record is in another server block, without alias.
+func TestReportedCNAMEElsewhere(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	dir := zoneDir(t, port, zoneFile, "record rec v4.hosting.example\nupstream "+upstream.New(t, reported).Addr, fromFile)
+	write(t, filepath.Join(dir, "net"), zoneFile+"torecord IN CNAME rec.example.org.\n")
+	corefile := read(t, filepath.Join(dir, "Corefile"))
+	write(t, filepath.Join(dir, "Corefile"), corefile+"\nexample.net:"+port+" {\nbind 127.0.0.1\nfile net\n}\n")
+	server := startServer(t, port, dir, "Corefile")
+	for range 2 {
+		m, err := dns.Exchange(new(dns.Msg).SetQuestion("torecord.example.net.", dns.TypeA), server.addr)
+		check(t, err)
+		if m.Question[0].Name != "torecord.example.net." || len(m.Answer) != 2 {
+			t.Errorf("Got %v", m)
+		}
+	}
 }
