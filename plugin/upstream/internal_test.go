@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/test/responses"
 	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/miekg/dns"
@@ -46,11 +47,25 @@ func FuzzResponse(f *testing.F) {
 	seed(dns.RcodeSuccess, nil, []string{"example. 300 IN NS ns.example."})
 	seed(dns.RcodeNameError, []string{"target.example. 300 IN CNAME b.example."}, soa)
 	seed(dns.RcodeServerFailure, nil, nil)
+	for i := range 1000 {
+		generated := responses.New(1, i)
+		r := new(dns.Msg).SetQuestion(generated.Name, dns.TypeA).SetEdns0(udpSize, false)
+		for _, b := range generated.Messages(r, true) {
+			f.Add(b)
+		}
+	}
 	outcomes := []string{"success", "nodata", "nxdomain", "cname", "loop", "malformed", "referral"}
 	us := New(Config{})
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		m := new(dns.Msg)
-		if m.Unpack(packet) != nil || check(m, q) != nil {
+		if m.Unpack(packet) != nil {
+			return
+		}
+		q := q
+		if len(m.Question) == 1 { // or else no response would be to the question
+			q.Name = lookup.Canonical(m.Question[0].Name)
+		}
+		if check(m, q) != nil {
 			return
 		}
 		c := lookup.NewChain(q.Name)
