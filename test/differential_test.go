@@ -134,51 +134,29 @@ func readAll(c *responses.Case, up netip.AddrPort, programs map[string]string) (
 	return mine, theirs
 }
 
-// startUpstreams starts the upstream of the cases, and returns the address of each. A case has an address of its own, because
-// programs remember what an upstream is capable of. The upstream has several ports, so that it loses no packet of a burst.
+// startUpstreams starts an upstream for each case, and returns their addresses. A case has one of its own, because programs
+// remember what an upstream is capable of.
 func startUpstreams(t *testing.T, cases []*responses.Case) map[*responses.Case]netip.AddrPort {
 	t.Helper()
-	var ports []uint16
-	for range 32 {
-		addr, err := netip.ParseAddrPort(upstream.NewAt(t, "0.0.0.0", respondWith(cases)).Addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ports = append(ports, addr.Port())
-	}
 	upstreams := make(map[*responses.Case]netip.AddrPort)
 	for i, c := range cases {
 		host := netip.AddrFrom4([4]byte{127, 77, byte(i / 250), byte(i%250 + 1)}) // #nosec G115 -- small
-		upstreams[c] = netip.AddrPortFrom(host, ports[i%len(ports)])
+		s := upstream.NewAt(t, host.String(), func(w dns.ResponseWriter, r *dns.Msg) {
+			messages := c.Messages(r, upstream.IsTCP(w))
+			for _, b := range messages {
+				w.Write(b)
+			}
+			if len(messages) == 0 {
+				w.Close()
+			}
+		})
+		addr, err := netip.ParseAddrPort(s.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		upstreams[c] = addr
 	}
 	return upstreams
-}
-
-// respondWith returns a handler that answers from cases.
-func respondWith(cases []*responses.Case) upstream.Handler {
-	zones := make(map[string]*responses.Case)
-	for _, c := range cases {
-		zones[c.Root] = c
-	}
-	return func(w dns.ResponseWriter, r *dns.Msg) {
-		labels := dns.SplitDomainName(strings.ToLower(r.Question[0].Name))
-		if len(labels) < 2 {
-			upstream.Rcode(dns.RcodeRefused)(w, r)
-			return
-		}
-		c := zones[dns.Fqdn(strings.Join(labels[len(labels)-2:], "."))]
-		if c == nil {
-			upstream.Rcode(dns.RcodeNameError)(w, r)
-			return
-		}
-		messages := c.Messages(r, upstream.IsTCP(w))
-		for _, b := range messages {
-			w.Write(b)
-		}
-		if len(messages) == 0 {
-			w.Close()
-		}
-	}
 }
 
 // resolveCase returns what the client makes of the case.
