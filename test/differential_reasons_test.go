@@ -159,7 +159,7 @@ var reasons = []reason{
 		func(c *responses.Case, mine, theirs reading) bool {
 			return c.Has("TSIG") && strings.HasPrefix(mine.note, "malformed: ") && !theirs.failed()
 		}},
-	{both, "RFC 1035, sections 3.3 and 3.4",
+	{"unbound", "RFC 1035, sections 3.3 and 3.4",
 		"rdata that is longer or shorter than its type says makes a message malformed; Unbound hands it on",
 		func(c *responses.Case, mine, theirs reading) bool {
 			return c.Has("rdata too short", "rdata too long", "no rdata", "RDLENGTH too short", "RDLENGTH too long") && strings.HasPrefix(mine.note, "malformed: ") && !theirs.failed()
@@ -188,13 +188,13 @@ var reasons = []reason{
 	{both, library,
 		"the header counts a record that is not there, and there is no OPT record that would show it: the library takes what there is for the whole message",
 		func(c *responses.Case, mine, theirs reading) bool {
-			noOPT := c.Has("no OPT", "TSIG", "OPT with a broken option") && c.Has("answer count too high", "authority count too high", "additional count too high")
+			noOPT := c.Has("no OPT", "OPT with a broken option") && c.Has("answer count too high", "authority count too high", "additional count too high")
 			return (noOPT || c.Has("cut before the last record")) && !mine.failed() && theirs.failed()
 		}},
 	{both, library,
-		"the library reads a name that points into the header; the record is one of another name, and does not count",
+		"the library follows a pointer into the header, or ahead; the record is one of another name, and does not count",
 		func(c *responses.Case, mine, theirs reading) bool {
-			return c.Has("pointer into the header") && !mine.failed() && theirs.failed()
+			return c.Has("pointer into the header", "pointer ahead") && !mine.failed() && theirs.failed()
 		}},
 	{both, library,
 		"the library reads a record without rdata, which UPDATE has (RFC 2136, section 2.4); one that has no part in the answer is not looked at",

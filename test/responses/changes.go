@@ -68,8 +68,11 @@ func everyTTL(ttl uint32) func(*generator, *message) {
 func spoil(change func(g *generator, rr *record)) func(*generator, *message) {
 	return func(g *generator, m *message) {
 		for _, section := range m.records[:additional] {
-			if len(section) > 0 {
-				change(g, &section[g.IntN(len(section))])
+			if len(section) == 0 {
+				continue
+			}
+			if rr := &section[g.IntN(len(section))]; rr.rtype != dns.TypeOPT { // not every query gets that one
+				change(g, rr)
 				return
 			}
 		}
@@ -268,7 +271,7 @@ var changes = []change{
 	{"additional", "OPT with size 0", spoilOPT(func(_ *generator, rr *record) { rr.class = 0 })},
 	{"additional", "address in the additional", add(additional, func(g *generator) record { return g.address(g.Name, 60, 81, always) })},
 	{"additional", "SOA in the additional", add(additional, func(g *generator) record { return soa(g.Zone, 60, 60, always) })},
-	{"additional", "TSIG", func(_ *generator, m *message) {
+	{"wire", "TSIG", func(_ *generator, m *message) {
 		rdata := join(wire("hmac-sha256."), []byte{0, 0, 0x60, 0, 0, 0, 1, 44, 0, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0})
 		m.records[additional] = append(m.records[additional], record{owner: wire("key."), rtype: dns.TypeTSIG, class: dns.ClassANY, rdata: rdata, step: always})
 	}},
