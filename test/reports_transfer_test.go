@@ -3,6 +3,8 @@ package test
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,4 +114,103 @@ func TestReportedSecondaryNotifies(t *testing.T) {
 	eventually(t, 5*time.Second, "the secondaries have the serial of the server", func() bool {
 		return secondaries[0].serial(t) == server.serial(t) && secondaries[1].serial(t) == server.serial(t)
 	})
+}
+
+// comparable returns what a client learns from m, in any order: neither TTLs nor the serial, and the authority section only
+// of a negative answer.
+func comparable(m *dns.Msg) string {
+	var answer, ns []string
+	for _, rr := range m.Answer {
+		rr = dns.Copy(rr)
+		rr.Header().Ttl = 0
+		if soa, ok := rr.(*dns.SOA); ok {
+			soa.Serial = 0
+		}
+		answer = append(answer, strings.ToLower(rr.String()))
+	}
+	for _, rr := range m.Ns {
+		if len(answer) == 0 {
+			ns = append(ns, strings.ToLower(rr.Header().Name)+dns.Type(rr.Header().Rrtype).String())
+		}
+	}
+	slices.Sort(answer)
+	slices.Sort(ns)
+	return fmt.Sprintf("%s AA %t %q %q", dns.RcodeToString[m.Rcode], m.Authoritative, slices.Compact(answer), slices.Compact(ns))
+}
+
+// A secondary, which has the zone with addresses in place of aliases, answers as the server does: wildcards, empty names, chains
+// of CNAME and DNAME records, delegations, and records of the Corefile. Left out are names that only an alias without addresses
+// makes exist, because a secondary does not have them, and an empty name below a wildcard, which file answers with the wildcard.
+func TestReportedSecondaryAnswers(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, upstream.Zone(
+		"hosting.example. 300 IN SOA ns1 hostmaster 1 7200 3600 1209600 60",
+		"app.hosting.example. 60 IN A 203.0.113.80",
+		"app.hosting.example. 60 IN AAAA 2001:db8:80::80",
+		"v4.hosting.example. 60 IN A 203.0.113.4",
+		"v4.child.example.org. 60 IN A 203.0.113.5",
+	))
+	port, nsd := freePort(t), freePort(t)
+	dir := zoneDir(t, port, zoneFile+`
+@             IN ALIAS app.hosting.example.
+              IN TXT   "apex"
+*.wild        IN ALIAS v4.hosting.example.
+real.ent.wild IN A     192.0.2.54
+b.*.wild      IN TXT   "b"
+f.*.empty     IN ALIAS v4.hosting.example.
+www           IN CNAME @
+web           IN CNAME www
+towild        IN CNAME q.wild
+torec         IN CNAME rec
+torecw        IN CNAME zz.recs
+child         IN NS    ns.child
+              IN ALIAS v4.hosting.example.
+ns.child      IN A     192.0.2.99
+below.child   IN ALIAS v4.hosting.example.
+tochild       IN CNAME v4.child
+intochild     IN ALIAS v4.child.example.org.
+has\046dot    IN ALIAS v4.hosting.example.
+MiXed         IN ALIAS V4.HOSTING.example.
+dangling      IN CNAME missing
+gone          IN ALIAS gone.hosting.example.
+              IN TXT   "gone"
+v4a           IN ALIAS app.hosting.example.
+              IN AAAA  2001:db8::7
+v4b           IN ALIAS app.hosting.example.
+              IN A     192.0.2.7
+inalias       IN ALIAS www.example.org.
+inown         IN ALIAS own.example.org.
+inwild        IN ALIAS e.wild.example.org.
+dn            IN DNAME wild
+indn          IN ALIAS r.dn.example.org.
+cw            IN TXT   "cw"
+*.cw          IN CNAME @
+*.cx          IN CNAME x.wild
+mx            IN MX    10 mail
+`, `
+		record rec app.hosting.example
+		record own app.hosting.example
+		record a.b.c v4.hosting.example
+		record *.recs v4.hosting.example
+		record *.wild.two app.hosting.example
+		record mx app.hosting.example
+		record under.rec v4.hosting.example
+		upstream `+up.Addr, transferTo(local(nsd)))
+	server := startServer(t, port, dir, "Corefile")
+	secondary := startNSD(t, nsd, server.addr, "")
+	eventually(t, 10*time.Second, "NSD has the zone with the addresses", func() bool {
+		return secondary.serial(t) == server.serial(t) && secondary.addresses(t, "example.org.", "203.0.113.80", "2001:db8:80::80")
+	})
+	for _, name := range strings.Fields(`. x.wild wild x.ent.wild real.ent.wild b.x.wild c.x.wild *.wild empty x.empty f.*.empty f.x.empty
+		*.empty www web towild torec torecw child x.child below.child ns.child tochild intochild has\.dot mixed MIXED x.mixed dangling
+		missing gone x.gone v4a v4b inalias inown inwild dn x.dn b.y.dn indn cw x.cw x.cx cx mx rec x.rec under.rec own a.b.c b.c c x.c
+		x.b.c x.a.b.c recs z.recs y.z.recs *.recs two wild.two q.wild.two ns1 mail nothing x.www x.v4a`) {
+		name := strings.TrimPrefix(name+".example.org.", "..")
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeTXT, dns.TypeMX, dns.TypeCNAME, dns.TypeSOA, dns.TypeNS} {
+			got, want := comparable(query(t, server.addr, "udp", name, qtype)), comparable(query(t, secondary.addr, "udp", name, qtype))
+			if got != want {
+				t.Errorf("%s %s: the server answers\n\t%s\nand NSD\n\t%s", name, dns.Type(qtype), got, want)
+			}
+		}
+	}
 }
