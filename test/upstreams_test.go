@@ -3,7 +3,6 @@ package test
 import (
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -108,15 +107,11 @@ func TestFilteringResolver(t *testing.T) {
 		server := serve(t, port, block("example.org", port, properties, ""))
 		for qtype, want := range map[uint16]string{dns.TypeA: test.addr, dns.TypeAAAA: test.aaaa} {
 			m := query(t, server.addr, "udp", "example.org.", qtype)
-			var first []string
-			for _, rr := range m.Answer[:min(1, len(m.Answer))] {
-				first = append(first, rr.String())
+			found := want == "" && len(m.Answer) == 0
+			for _, rr := range m.Answer {
+				found = found || want != "" && rr.String() == upstream.RRs(want)[0].String()
 			}
-			var wanted []string
-			if want != "" {
-				wanted = []string{upstream.RRs(want)[0].String()}
-			}
-			if !slices.Equal(first, wanted) || extendedError(m) != test.ede {
+			if !found || extendedError(m) != test.ede {
 				t.Errorf("%q: got %v with EDE %d", test.properties, m.Answer, extendedError(m))
 			}
 		}
