@@ -1,8 +1,10 @@
 package upstream_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,7 +21,7 @@ func withOPT(with, without fake.Handler) (h fake.Handler, queries, plain *atomic
 	queries, plain = new(atomic.Int64), new(atomic.Int64)
 	return func(w dns.ResponseWriter, r *dns.Msg) {
 		if r.Question[0].Qtype == dns.TypeNS { // a health check
-			without(w, r)
+			good(w, r)
 			return
 		}
 		if r.IsEdns0() != nil {
@@ -167,6 +169,24 @@ func TestEDNSDropped(t *testing.T) {
 	if queries.Load() != 3 || plain.Load() != 6 {
 		t.Errorf("%d queries with and %d without EDNS, want 3 and 6", queries.Load(), plain.Load())
 	}
+}
+
+// So it is for many lookups at a time, however each of them learns of it.
+func TestEDNSDroppedForMany(t *testing.T) {
+	t.Parallel()
+	h, _, _ := withOPT(silent, numbered)
+	us, _ := start(t, short, fake.New(t, h).Addr)
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			time.Sleep(time.Duration(i) * time.Millisecond)
+			q := lookup.Question{Name: fmt.Sprintf("%d.example.", i), Type: dns.TypeA}
+			if addrs, outcome := resolve(t, us, q, 2); len(addrs) != 1 {
+				t.Errorf("lookup %d: %s", i, outcome)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // Lookups of one attempt, which is what a client waits for when an answer is cached, get over it too: each second one.

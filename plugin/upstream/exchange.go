@@ -93,21 +93,20 @@ func (up *upstream) down() bool { return up.proxy.Down(maxFails) }
 
 // ask makes one request and returns the response, which answers exactly this question and whose code is NOERROR or
 // NXDOMAIN. Any other result is a *lookup.Failure. When the upstream refuses a query with an OPT record (RFC 6891,
-// section 6.2.2), or its response cannot be parsed, it gets one without. ask returns at the deadline of the attempt; first says
-// that the request is the first of the attempt.
-func (up *upstream) ask(ctx context.Context, deadline time.Time, q lookup.Question, first bool) (*dns.Msg, error) {
-	opt := up.edns.use(time.Now())
-	m, err := up.query(ctx, deadline, q, opt, first)
+// section 6.2.2), or its response cannot be parsed, it gets one without. ask returns at the deadline.
+func (r asking) ask(ctx context.Context, q lookup.Question) (*dns.Msg, error) {
+	opt := !r.plain && r.edns.use(time.Now())
+	m, err := r.query(ctx, r.deadline, q, opt, r.first)
 	switch {
 	case opt && err != nil && lookup.AsFailure(err).Outcome == "malformed":
 		// The OPT record of the response may be what is wrong with it, but need not be: nothing is noted.
-		m, err = up.query(ctx, deadline, q, false, false)
+		m, err = r.query(ctx, r.deadline, q, false, false)
 	case opt && err == nil && refusesEDNS(m):
 		code := responseCode(m)
-		m, err = up.query(ctx, deadline, q, false, false)
+		m, err = r.query(ctx, r.deadline, q, false, false)
 		if err == nil && !refusesEDNS(m) {
-			up.edns.refused(time.Now())
-			up.warn("Upstream %s answers %s to queries with EDNS: it is asked without for %s at a time", up.proxy.Addr(), code, plainTime)
+			r.edns.refused(time.Now())
+			r.warn("Upstream %s answers %s to queries with EDNS: it is asked without for %s at a time", r.proxy.Addr(), code, plainTime)
 		}
 	}
 	if err != nil {
@@ -117,7 +116,7 @@ func (up *upstream) ask(ctx context.Context, deadline time.Time, q lookup.Questi
 }
 
 // query sends one query, with an OPT record or without, and returns its response, whatever that says. The error is a
-// *lookup.Failure.
+// *lookup.Failure. first says that the query is the first of an attempt.
 func (up *upstream) query(ctx context.Context, deadline time.Time, q lookup.Question, opt, first bool) (*dns.Msg, error) {
 	sent := time.Now()
 	m, err := up.roundTrip(ctx, deadline, q, opt, first)

@@ -103,10 +103,11 @@ func (us *Upstreams) Stop() {
 // the timeout.
 func (us *Upstreams) Resolve(ctx context.Context, q lookup.Question, attempts int) (lookup.Outcome, error) {
 	var err error
+	var silent []*upstream // those that did not respond; they may drop queries with EDNS
 	first := us.turn.Add(1)
 	for i := range attempts {
 		var o lookup.Outcome
-		if o, err = us.attempt(ctx, first+uint32(i), q); err == nil { // #nosec G115 -- it wraps
+		if o, err = us.attempt(ctx, first+uint32(i), q, &silent); err == nil { // #nosec G115 -- it wraps
 			return o, nil
 		}
 		if ctx.Err() != nil {
@@ -117,11 +118,15 @@ func (us *Upstreams) Resolve(ctx context.Context, q lookup.Question, attempts in
 }
 
 // attempt looks q up through the upstream whose turn it is, and through the next ones as long as the failures are early.
-// A chain that loops, or is too long, is so through any of them.
-func (us *Upstreams) attempt(ctx context.Context, turn uint32, q lookup.Question) (o lookup.Outcome, err error) {
+// A chain that loops, or is too long, is so through any of them. The silent ones get queries without EDNS; attempt adds one
+// that does not respond.
+func (us *Upstreams) attempt(ctx context.Context, turn uint32, q lookup.Question, silent *[]*upstream) (o lookup.Outcome, err error) {
 	began := time.Now()
 	for i, up := range us.candidates(turn) {
-		o, err = us.resolveThrough(ctx, up, began.Add(us.timeout), q, i == 0)
+		o, err = us.resolveThrough(ctx, asking{up, began.Add(us.timeout), i == 0, slices.Contains(*silent, up)}, q)
+		if err != nil && lookup.AsFailure(err).Outcome == lookup.Timeout {
+			*silent = append(*silent, up)
+		}
 		if err == nil || ctx.Err() != nil || lookup.AsFailure(err).Outcome == lookup.Loop || time.Since(began) >= us.timeout/earlyPart {
 			break
 		}
@@ -140,19 +145,27 @@ func (us *Upstreams) candidates(turn uint32) []*upstream {
 	return all
 }
 
-// resolveThrough looks q up through one upstream. When the upstream does not follow a chain to its end, resolveThrough
-// does. It returns at the deadline of the attempt; first says that up is the first upstream of the attempt.
-func (us *Upstreams) resolveThrough(ctx context.Context, up *upstream, deadline time.Time, q lookup.Question, first bool) (lookup.Outcome, error) {
+// asking is what a request of an attempt depends on.
+type asking struct {
+	*upstream
+	deadline time.Time // of the attempt
+	first    bool      // it is the first of the attempt
+	plain    bool      // without EDNS, whatever is known about the upstream
+}
+
+// resolveThrough looks q up through one upstream, from the request r on. When the upstream does not follow a chain to its
+// end, resolveThrough does. It returns at the deadline.
+func (us *Upstreams) resolveThrough(ctx context.Context, r asking, q lookup.Question) (lookup.Outcome, error) {
 	c := lookup.NewChain(q.Name)
-	for {
+	for ; ; r.first = false {
 		began := time.Now()
-		m, err := up.ask(ctx, deadline, lookup.Question{Name: c.End(), Type: q.Type}, first && c.Links() == 0)
+		m, err := r.ask(ctx, lookup.Question{Name: c.End(), Type: q.Type})
 		var o lookup.Outcome
 		var done bool
 		if err == nil {
 			o, done, err = us.read(c, m, q.Type)
 		}
-		up.report(label(m, o, done, err), time.Since(began))
+		r.report(label(m, o, done, err), time.Since(began))
 		if err != nil || done {
 			return o, err
 		}
