@@ -1,7 +1,9 @@
 package test
 
 import (
+	"io/fs"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -20,6 +22,27 @@ var reported = upstream.Zone(
 	"v4.hosting.example. 60 IN A 203.0.113.4",
 	"none.example. 60 IN TXT none",
 )
+
+// The list in README.md names tests that there are.
+func TestReportList(t *testing.T) {
+	t.Parallel()
+	var source strings.Builder
+	check(t, filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			source.WriteString(read(t, path))
+		}
+		return err
+	}))
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(read(t, "README.md"), -1)
+	if len(named) < 50 {
+		t.Errorf("README.md names %d tests", len(named))
+	}
+	for _, name := range named {
+		if name[1] != "TestReported" && !strings.Contains(source.String(), "\nfunc "+name[1]+"(") {
+			t.Errorf("There is no %s", name[1])
+		}
+	}
+}
 
 // serialZone has names whose responses carry a SOA record.
 const serialZone = zoneFile + `
