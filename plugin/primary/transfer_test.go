@@ -236,7 +236,7 @@ func TestTransferOnFailure(t *testing.T) {
 			addresses := []string{"example.org. 60 IN A " + v4, "example.org. 60 IN AAAA " + v6}
 			if !omit {
 				_, err := s.Transfer("example.org.", 0)
-				if err == nil || !errors.Is(err, errServfail) || !strings.Contains(err.Error(), "transfer of example.org.: bad.example.org. A: servfail") {
+				if err == nil || !errors.Is(err, errServfail) || !strings.Contains(err.Error(), "transfer of example.org.: bad.example.org. A") { // or AAAA
 					t.Errorf("abort: %v", err)
 				}
 			} else {

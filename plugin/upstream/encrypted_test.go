@@ -300,3 +300,61 @@ func TestPanicInExchange(t *testing.T) {
 	_, err := us.Resolve(context.Background(), question, 1)
 	checkFailure(t, failure(t, err), "error", dns.ExtendedErrorCodeNoReachableAuthority, "panic: in the handshake")
 }
+
+// resetter is a listener whose connections the test can reset.
+type resetter struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []*net.TCPConn
+}
+
+// Accept implements net.Listener.
+func (l *resetter) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns = append(l.conns, conn.(*net.TCPConn))
+	return conn, nil
+}
+
+func (l *resetter) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, conn := range l.conns {
+		conn.SetLinger(0)
+		conn.Close()
+	}
+	l.conns = nil
+}
+
+// Idle connections that the upstream has reset, as it does when it is restarted, cost no attempt.
+func TestIdleConnectionReset(t *testing.T) {
+	t.Parallel()
+	server, client, _ := certificate(t)
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &resetter{Listener: tcp}
+	s := &dns.Server{Listener: tls.NewListener(l, server), Handler: fake.Late(50*time.Millisecond, good)}
+	go s.ActivateAndServe()
+	t.Cleanup(func() { s.Shutdown() })
+	us, _, stop := startTLS(t, client, patient, "tls://"+tcp.Addr().String())
+	defer stop()
+	for range 3 {
+		var lookups sync.WaitGroup
+		for range 3 {
+			lookups.Go(func() {
+				if addrs, outcome := resolve(t, us, question, 1); len(addrs) != 1 {
+					t.Errorf("%v, %s", addrs, outcome)
+				}
+			})
+		}
+		lookups.Wait()
+		l.reset()
+		time.Sleep(10 * time.Millisecond) // the resets arrive
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coredns/alias/plugin/lookup"
@@ -29,6 +30,9 @@ const (
 
 	// idleExpire is how long an unused connection to an upstream is kept.
 	idleExpire = 10 * time.Second
+
+	// maxResets is how many connections that the upstream has reset a query tries.
+	maxResets = 4
 
 	// udpSize is the EDNS buffer size of queries in octets: a response of that size is not fragmented.
 	udpSize = 1232
@@ -210,10 +214,14 @@ func (up *upstream) exchange(ctx context.Context, q lookup.Question, opt bool, o
 	m := pool.Get().(*dns.Msg)
 	defer pool.Put(m)
 	m.Question[0] = dns.Question{Name: q.Name, Qtype: q.Type, Qclass: dns.ClassINET}
-	for {
+	for resets := 0; ; {
 		r, _, _, err := up.proxy.Connect(ctx, request.Request{W: lookup.Client{UDP: true}, Req: m}, opts)
 		if errors.Is(err, proxy.ErrCachedClosed) && ctx.Err() == nil {
 			continue // the upstream had closed an idle connection: try the next one, and in the end a new one
+		}
+		if resets < maxResets && ctx.Err() == nil && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+			resets++ // or it had reset one, which looks the same when it resets a new one
+			continue
 		}
 		return r, err
 	}

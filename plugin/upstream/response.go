@@ -83,12 +83,25 @@ func (us *Upstreams) read(c *lookup.Chain, m *dns.Msg, qtype uint16) (o lookup.O
 		return lookup.Outcome{Addrs: addrs, TTL: c.TTL(), Links: c.Links()}, true, nil
 	case soa == nil && c.End() != asked:
 		return lookup.Outcome{}, false, nil
+	case reportsFailure(m):
+		return lookup.Outcome{}, false, lookup.Unusable("servfail", errors.New("no records, and an Extended DNS Error that says why"))
 	case soa == nil && lookup.HasType(m.Ns, dns.TypeNS):
 		// RFC 2308, section 2.2: NS records without a SOA record are a referral and no NODATA.
 		return lookup.Outcome{}, false, lookup.Unusable("referral", nil)
 	default:
 		return lookup.Outcome{TTL: negativeTTL(soa)}, true, nil
 	}
+}
+
+// reportsFailure reports whether m says that the upstream could not look up: with No Reachable Authority (22) or Network
+// Error (23; RFC 8914, section 4). A server that answers NOERROR without records then, as alias does with on_failure empty,
+// says nothing about the name.
+func reportsFailure(m *dns.Msg) bool {
+	opt := m.IsEdns0()
+	return opt != nil && slices.ContainsFunc(opt.Option, func(o dns.EDNS0) bool {
+		ede, ok := o.(*dns.EDNS0_EDE)
+		return ok && (ede.InfoCode == dns.ExtendedErrorCodeNoReachableAuthority || ede.InfoCode == dns.ExtendedErrorCodeNetworkError)
+	})
 }
 
 // allowed returns addrs without those that are denied. The error is that no other is left.

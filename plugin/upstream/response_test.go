@@ -67,6 +67,15 @@ func extended(code int) fake.Handler {
 	}
 }
 
+// empty answers without records, and with an Extended DNS Error.
+func empty(code int, info uint16) fake.Handler {
+	return func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetRcode(r, code).SetEdns0(1232, false)
+		m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: info})
+		w.WriteMsg(m)
+	}
+}
+
 const exampleSOA = "example. 900 IN SOA ns.example. h.example. 1 2 3 4 60"
 
 // What each kind of response, or none, leads to.
@@ -160,6 +169,13 @@ func TestResponses(t *testing.T) {
 		{name: "too late", handler: fake.Late(short+100*time.Millisecond, good), timeout: short, reports: []string{"timeout"}, ede: 23, asks: 1},
 		{name: "closed port", refuse: "all", reports: []string{"network"}, ede: 23, detail: "refused"},
 		{name: "SERVFAIL", handler: fake.Rcode(dns.RcodeServerFailure), reports: []string{"servfail"}, ede: 22, asks: 1},
+		{name: "no records, for a failure of the resolver", handler: empty(dns.RcodeSuccess, dns.ExtendedErrorCodeNetworkError), reports: []string{"servfail"}, ede: 22, detail: "no records", asks: 1},
+		{name: "no records, for another failure of the resolver", handler: empty(dns.RcodeSuccess, dns.ExtendedErrorCodeNoReachableAuthority), reports: []string{"servfail"}, ede: 22, detail: "no records", asks: 1},
+		{name: "NODATA with an EDE that is no failure", handler: empty(dns.RcodeSuccess, dns.ExtendedErrorCodeStaleAnswer), reports: []string{"nodata"}, ttl: 30, asks: 1},
+		{name: "addresses with an EDE", handler: respond(func(m *dns.Msg) {
+			m.SetEdns0(1232, false)
+			m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeNetworkError})
+		}), reports: []string{"success"}, addrs: 1, ttl: 300, asks: 1},
 		{name: "REFUSED", handler: fake.Rcode(dns.RcodeRefused), reports: []string{"refused"}, ede: 22, asks: 1},
 		{name: "FORMERR", handler: fake.Rcode(dns.RcodeFormatError), reports: []string{"formerr"}, ede: 22, asks: 2},
 		{name: "NOTIMP", handler: fake.Rcode(dns.RcodeNotImplemented), reports: []string{"notimp"}, ede: 22, asks: 2},
