@@ -26,6 +26,9 @@ var (
 	resolverWarnings = onceLog{max: maxWarnings}
 )
 
+// beat begins the background work of all primaries.
+var beat primary.Beat
+
 // newFile returns the file that keeps a copy of es.
 func newFile(s answers.Source, es *answers.Entries) answers.File {
 	return store.New(s.Path, s.Upstreams, es, func(err error) { persistWrites.WithLabelValues(outcomeOf(err)).Inc() })

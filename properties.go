@@ -323,7 +323,7 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 // primaryConfig returns pc with what a and cfg have to add.
 func (cfg *config) primaryConfig(a *Alias, pc primary.Config) primary.Config {
 	pc.Zones, pc.Records, pc.Omit, pc.FlattenApex = cfg.zones, cfg.records, cfg.omit, cfg.flatten != backend.FlattenNone
-	pc.SOA, pc.Lookup = a.zoneSOA, a.lookupForTransfer
+	pc.Beat, pc.SOA, pc.Lookup = &beat, a.zoneSOA, a.lookupForTransfer
 	pc.Concurrent, pc.Timeout, pc.Now = a.cache.perZone, cfg.timeout, cfg.now
 	pc.Warn, pc.Limited = a.warnings.warnOnce, a.cache.log.limited
 	pc.Transferred = func(zone, outcome string) { transfersCount.WithLabelValues(zone, outcome).Inc() }

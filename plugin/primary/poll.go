@@ -4,28 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/coredns/alias/plugin/lookup"
 
 	"github.com/coredns/coredns/plugin/file"
 	"github.com/coredns/coredns/plugin/transfer"
 )
-
-// keepPolling calls poll again and again until p is stopped.
-func (p *Primary) keepPolling() {
-	for {
-		began := time.Now()
-		p.poll()
-		pause := time.NewTimer(max(pollInterval, pollShare*time.Since(began)))
-		select {
-		case <-pause.C:
-		case <-p.ctx.Done():
-			pause.Stop()
-			return
-		}
-	}
-}
 
 // poll looks for zones that have appeared, changed or gone. Where the list has the zone itself, poll sees without a
 // query that it has not changed.

@@ -14,6 +14,7 @@ import (
 	"hash/fnv"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coredns/alias/plugin/lookup"
@@ -62,6 +63,8 @@ type Config struct {
 	// Omit says that an alias is omitted in a transfer when its lookup fails and no answer is cached. If not set, it
 	// aborts the transfer, and the secondary keeps the zone that it has.
 	Omit bool
+	// Beat begins the background work. Any number of Primaries may share one; nil is one of its own.
+	Beat *Beat
 	// Before is the Primary of the server block that a reload replaces, or nil. The published serials go on where it
 	// has them, so that secondaries notice nothing unless something has changed.
 	Before *Primary
@@ -115,6 +118,10 @@ type Primary struct {
 	before *Primary
 	zones  map[string]*zone
 
+	beating  sync.Mutex // held while background work begins
+	nextPoll time.Time  // of no use while polling
+	polling  atomic.Bool
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -125,6 +132,9 @@ func New(cfg Config) *Primary {
 	p := &Primary{Config: cfg, before: cfg.Before, zones: make(map[string]*zone)}
 	p.Config.Before = nil // or each instance would hold all before it
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	if p.Beat == nil {
+		p.Beat = new(Beat)
+	}
 	p.notifier = newNotifier(cfg.Secondaries, cfg.Notified)
 	return p
 }
@@ -132,30 +142,19 @@ func New(cfg Config) *Primary {
 // Start begins the background work: it reads the zones, and again when they change, looks the aliases up when their
 // answers expire, at most every 30 s, and notifies the secondaries of changes. To be called once.
 func (p *Primary) Start() {
-	p.wg.Go(p.keepPolling)
-	p.wg.Go(func() { p.every(time.Second, p.Refresh) })
+	p.Beat.add(p)
+	p.beat()
 }
 
 // Stop ends the background work and waits for it: for lookups that have begun, no longer than their context lets them. A
 // transfer that has not begun to send records fails. Stop may be called more than once, and without Start.
 func (p *Primary) Stop() {
+	p.Beat.remove(p)
 	p.cancel()
+	p.beating.Lock() // what beats now begins no more after this
+	defer p.beating.Unlock()
 	p.wg.Wait()
 	p.notifier.stop()
-}
-
-// every calls do now, and then once in each interval, until p is stopped.
-func (p *Primary) every(interval time.Duration, do func()) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		do()
-		select {
-		case <-ticker.C:
-		case <-p.ctx.Done():
-			return
-		}
-	}
 }
 
 // all returns the zones.
