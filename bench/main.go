@@ -1,7 +1,8 @@
 // Command bench measures the speed of alias beside that of other servers, over loopback on one machine, which should have nothing
 // else to do. See README.md.
 //
-//	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm]
+//	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm] [zones] [cores]
+//	go -C bench run . [-rounds N] [-length DURATION] [-idle DURATION] [-zones N,...] [-only REGEXP] [-server PATH] zones
 //	go -C bench run . [-rounds N] [-length DURATION] -old PATH compare
 //	go -C bench run . generate ALIASES DIRECTORY
 package main
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -25,12 +27,20 @@ func main() {
 	length := flag.Duration("length", 3*time.Second, "the length of a turn, in whole seconds")
 	load := flag.Int("load", 5000, "queries a second for random aliases in the storm")
 	old := flag.String("old", "", "the server that compare measures beside the built one")
+	zones := flag.String("zones", "1,1000,10000,100000", "the numbers of zones in the measurement zones")
+	only := flag.String("only", "", "a regular expression: zones measures only the contestants whose names match")
+	idle := flag.Duration("idle", settled, "how long zones watches the servers without queries")
+	server := flag.String("server", "", "a CoreDNS with alias to measure in place of the one that is built")
 	write := flag.Bool("write", false, "write the tables into README.md too")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, &bench{ctx: ctx, rounds: *rounds, length: *length, stormLoad: *load, old: *old, readme: *write}, flag.Args()); err != nil {
+	b := &bench{
+		ctx: ctx, rounds: *rounds, length: *length, stormLoad: *load, zones: *zones, only: *only, idle: *idle, old: *old, coredns: *server,
+		readme: *write,
+	}
+	if err := run(ctx, b, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -66,6 +76,7 @@ type measurement struct {
 // measurements are those that are taken when the arguments name none. README.md has their tables.
 var measurements = []measurement{
 	{"throughput", (*bench).measureThroughput}, {"scale", (*bench).measureScale}, {"storm", (*bench).measureStorm},
+	{"zones", (*bench).measureZones}, {"cores", (*bench).measureCores},
 }
 
 // comparison is taken only when the arguments name it.
@@ -78,7 +89,7 @@ func (b *bench) measure(names []string) (err error) {
 		known := append(slices.Clone(measurements), comparison)
 		i := slices.IndexFunc(known, func(m measurement) bool { return m.name == name })
 		if i < 0 {
-			return fmt.Errorf("%q is not known: throughput, scale, storm or compare", name)
+			return fmt.Errorf("%q is not known: throughput, scale, storm, zones, cores or compare", name)
 		}
 		chosen = append(chosen, known[i])
 	}
@@ -93,7 +104,12 @@ func (b *bench) measure(names []string) (err error) {
 	if err := b.install(); err != nil {
 		return err
 	}
-	if b.coredns, err = b.build("..", "./cmd/coredns"); err != nil {
+	if b.coredns == "" {
+		b.coredns, err = b.build("..", "./cmd/coredns")
+	} else {
+		b.coredns, err = filepath.Abs(b.coredns)
+	}
+	if err != nil {
 		return err
 	}
 	for _, m := range chosen {

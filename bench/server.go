@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -24,7 +25,7 @@ const (
 )
 
 // packages are the Debian packages that the measurements need.
-var packages = []string{"dnsperf", "unbound", "pdns-server", "pdns-backend-bind"}
+var packages = []string{"dnsperf", "unbound", "pdns-server", "pdns-backend-bind", "nsd"}
 
 // bench is one run of measurements.
 type bench struct {
@@ -33,7 +34,10 @@ type bench struct {
 	rounds    int
 	length    time.Duration // of a turn
 	stormLoad int           // queries a second
-	coredns   string        // path of the built server
+	zones     string        // the numbers of zones, with commas between them
+	only      string        // which contestants of zones are measured
+	idle      time.Duration // how long zones watches them without queries
+	coredns   string        // path of the built server, or of that which is measured in its place
 	old       string        // path of the server that compare measures beside it
 	readme    bool          // write the tables into README.md too
 	servers   []*server     // that run
@@ -43,8 +47,10 @@ type bench struct {
 type server struct {
 	*exec.Cmd
 	addr    string
+	began   time.Time     // the start
 	startup time.Duration // from the start to the first answer
 	ended   chan struct{}
+	errors  bytes.Buffer // standard error, to be read when it has ended
 }
 
 // install installs the packages that are missing.
@@ -90,14 +96,22 @@ func (b *bench) write(name, text string) (string, error) {
 
 // launch starts a program pinned to a core, and returns as soon as the program answers a query for the A records of probe at addr.
 func (b *bench) launch(core, addr, probe string, env []string, program string, args ...string) (*server, error) {
-	s := &server{addr: addr, ended: make(chan struct{})}
+	s, err := b.start(core, addr, nil, env, program, args...)
+	if err != nil {
+		return nil, err
+	}
+	return s, b.awaitAnswer(s, probe)
+}
+
+// start starts a program pinned to a core, which will answer at addr. Its standard output, to which CoreDNS logs, goes to out, or to
+// /dev/null if that is nil.
+func (b *bench) start(core, addr string, out io.Writer, env []string, program string, args ...string) (*server, error) {
+	s := &server{addr: addr, ended: make(chan struct{}), began: time.Now()}
 	s.Cmd = exec.CommandContext(b.ctx, "taskset", append([]string{"-c", core, program}, args...)...) // #nosec G204 -- named here
 	s.Env, s.Dir = append(os.Environ(), env...), b.dir
-	out := new(bytes.Buffer)
-	s.Stderr = out // the standard output, to which CoreDNS logs, is /dev/null
+	s.Stdout, s.Stderr = out, &s.errors
 	s.Cancel = func() error { return s.Process.Signal(syscall.SIGTERM) }
 	s.WaitDelay = 30 * time.Second
-	began := time.Now()
 	if err := s.Start(); err != nil {
 		return nil, err
 	}
@@ -106,17 +120,30 @@ func (b *bench) launch(core, addr, probe string, env []string, program string, a
 		s.Wait()
 	}()
 	b.servers = append(b.servers, s)
+	return s, nil
+}
+
+// awaitAnswer returns as soon as s answers a query for the A records of probe.
+func (b *bench) awaitAnswer(s *server, probe string) error {
 	err := b.await(s.Path+" answers", 10*time.Millisecond, func() (bool, error) {
-		select {
-		case <-s.ended:
-			return false, fmt.Errorf("%s ended: %s\n%s", s.Cmd, s.ProcessState, out)
-		default:
+		if err := s.alive(); err != nil {
+			return false, err
 		}
-		m, err := ask(addr, probe)
+		m, err := ask(s.addr, probe)
 		return err == nil && m.Rcode == dns.RcodeSuccess && len(m.Answer) > 0, nil
 	})
-	s.startup = time.Since(began)
-	return s, err
+	s.startup = time.Since(s.began)
+	return err
+}
+
+// alive returns an error when s has ended.
+func (s *server) alive() error {
+	select {
+	case <-s.ended:
+		return fmt.Errorf("%s ended: %s\n%s", s.Cmd, s.ProcessState, &s.errors)
+	default:
+		return nil
+	}
 }
 
 // await evaluates condition at each interval, and returns when it is true. It returns an error if that takes longer than patience,
@@ -135,7 +162,7 @@ func (b *bench) await(what string, interval time.Duration, condition func() (boo
 }
 
 // patience is the limit for every wait.
-const patience = 5 * time.Minute
+const patience = 15 * time.Minute
 
 // wait waits for d. If ctx ends first, wait returns the cause.
 func wait(ctx context.Context, d time.Duration) error {
@@ -155,6 +182,15 @@ func (b *bench) launchCoreDNS(name, probe, corefile string) (*server, error) {
 
 // launchCorefile is launchCoreDNS for another program, with further environment variables.
 func (b *bench) launchCorefile(program string, env []string, name, probe, corefile string) (*server, error) {
+	s, err := b.startCorefile(serverCore, program, nil, env, name, corefile)
+	if err != nil {
+		return nil, err
+	}
+	return s, b.awaitAnswer(s, probe)
+}
+
+// startCorefile starts a server with a Corefile on these cores, and does not wait. Its standard output goes to out.
+func (b *bench) startCorefile(cores, program string, out io.Writer, env []string, name, corefile string) (*server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -168,7 +204,7 @@ func (b *bench) launchCorefile(program string, env []string, name, probe, corefi
 	if err != nil {
 		return nil, err
 	}
-	return b.launch(serverCore, addr, probe, env, program, "-conf", path, "-quiet")
+	return b.start(cores, addr, out, env, program, "-conf", path, "-quiet")
 }
 
 // client returns a program that runs on the core of the clients.
@@ -190,52 +226,52 @@ func (b *bench) stopAll() {
 	}
 }
 
-// resident returns the resident memory of s, in octets.
-func (s *server) resident() (int, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
-	kB, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
-	n, err := strconv.Atoi(kB)
-	return n << 10, err
-}
-
-// cpuTime returns how much processor time s has used.
-func (s *server) cpuTime() (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // from the state on, which proc(5) numbers 3
-	user, err := strconv.Atoi(fields[14-3])
-	if err != nil {
-		return 0, err
-	}
-	system, err := strconv.Atoi(fields[15-3])
-	return time.Duration(user+system) * (time.Second / 100), err // USER_HZ
-}
-
 // throughput returns how many queries a second s answers; dnsperf sends those of the file queries again and again. It returns an
 // error unless all of them are answered with NOERROR.
 func (b *bench) throughput(s *server, queries string, options ...string) (float64, error) {
+	out, err := b.perf(s, queries, "NOERROR", options...)
+	return out.rate, err
+}
+
+// answered is what dnsperf reports.
+type answered struct {
+	rate  float64 // queries answered per second
+	count int     // queries answered
+}
+
+// perf runs dnsperf, which sends the queries of a file again and again. It returns an error unless all are answered with that response
+// code. Later options override earlier ones.
+func (b *bench) perf(s *server, queries, rcode string, options ...string) (answered, error) {
 	host, port, _ := net.SplitHostPort(s.addr)
 	args := []string{"-s", host, "-p", port, "-d", queries, "-l", strconv.Itoa(int(b.length.Seconds())), "-c", "1", "-T", "1", "-q", "100"}
 	cmd := b.client("dnsperf", append(args, options...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		return answered{}, fmt.Errorf("%s: %w\n%s", cmd, err, out)
 	}
+	a, err := parsePerf(string(out), rcode)
+	if err != nil {
+		return answered{}, fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return a, nil
+}
+
+// parsePerf returns what the output of dnsperf says.
+func parsePerf(out, rcode string) (a answered, err error) {
 	report := make(map[string]string)
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		report[key] = strings.TrimSpace(value)
 	}
-	if codes := report["Response codes"]; !strings.HasSuffix(codes, "(100.00%)") || !strings.HasPrefix(codes, "NOERROR") {
-		return 0, fmt.Errorf("%s: response codes %q\n%s", cmd, codes, out)
+	if codes := report["Response codes"]; !strings.HasSuffix(codes, "(100.00%)") || !strings.HasPrefix(codes, rcode+" ") {
+		return a, fmt.Errorf("response codes %q", codes)
 	}
-	return strconv.ParseFloat(report["Queries per second"], 64)
+	count, _, _ := strings.Cut(report["Queries completed"], " ")
+	if a.count, err = strconv.Atoi(count); err != nil {
+		return a, err
+	}
+	a.rate, err = strconv.ParseFloat(report["Queries per second"], 64)
+	return a, err
 }
 
 // ask queries the server at addr for the A records of name.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -108,12 +109,23 @@ func (b *bench) writeZones() error {
 
 // launchUnbound starts a resolver that answers for the targets, with this TTL.
 func (b *bench) launchUnbound(ttl int) (*server, error) {
+	data := "\tlocal-zone: \"host.example.\" static\n"
+	for _, n := range addressCounts {
+		for _, rr := range addresses(targetName(n), ttl, n) {
+			data += fmt.Sprintf("\tlocal-data: %q\n", rr)
+		}
+	}
+	return b.launchResolver(targetName(2), data)
+}
+
+// launchResolver starts Unbound with this data on the core of the contestants.
+func (b *bench) launchResolver(probe, data string) (*server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
 	_, port, _ := net.SplitHostPort(addr)
-	conf := fmt.Sprintf(`server:
+	path, err := b.write("unbound-"+port+".conf", fmt.Sprintf(`server:
 	interface: 127.0.0.1
 	port: %s
 	username: ""
@@ -123,19 +135,13 @@ func (b *bench) launchUnbound(ttl int) (*server, error) {
 	use-syslog: no
 	do-daemonize: no
 	num-threads: 1
-	local-zone: "host.example." static
-`, port, b.dir)
-	for _, n := range addressCounts {
-		for _, rr := range addresses(targetName(n), ttl, n) {
-			conf += fmt.Sprintf("\tlocal-data: %q\n", rr)
-		}
-	}
-	conf += "remote-control:\n\tcontrol-enable: no\n"
-	path, err := b.write("unbound-"+port+".conf", conf)
+%sremote-control:
+	control-enable: no
+`, port, b.dir, data))
 	if err != nil {
 		return nil, err
 	}
-	return b.launch(serverCore, addr, targetName(2), nil, "/usr/sbin/unbound", "-d", "-c", path)
+	return b.launch(serverCore, addr, probe, nil, "/usr/sbin/unbound", "-d", "-c", path)
 }
 
 // launchStale starts alias with a resolver, stops the resolver as soon as the answers are cached, and returns when these are stale.
@@ -175,19 +181,25 @@ func launchPrepacked(b *bench, _ string) (*server, error) {
 }
 
 func launchPowerDNS(b *bench, resolver string) (*server, error) {
+	named := fmt.Sprintf("options { directory %q; };\n", b.dir)
+	for _, n := range addressCounts {
+		named += fmt.Sprintf("zone %q { type master; file %q; };\n", strings.TrimSuffix(zoneName(n), "."), zoneName(n)+"zone.alias")
+	}
+	return b.launchExpanding(b.dir, zoneName(2), named, resolver)
+}
+
+// launchExpanding starts PowerDNS with the zones in named, the text of a named.conf. Its files are in dir.
+func (b *bench) launchExpanding(dir, probe, named, resolver string) (*server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
 	_, port, _ := net.SplitHostPort(addr)
-	named := fmt.Sprintf("options { directory %q; };\n", b.dir)
-	for _, n := range addressCounts {
-		named += fmt.Sprintf("zone %q { type master; file %q; };\n", strings.TrimSuffix(zoneName(n), "."), zoneName(n)+"zone.alias")
-	}
-	if _, err := b.write("named.conf", named); err != nil {
+	zones := filepath.Join(dir, "named.conf")
+	if err := os.WriteFile(zones, []byte(named), 0o600); err != nil {
 		return nil, err
 	}
-	_, err = b.write("pdns.conf", fmt.Sprintf(`launch=bind
+	conf := fmt.Sprintf(`launch=bind
 bind-config=%s
 local-address=127.0.0.1
 local-port=%s
@@ -199,11 +211,11 @@ guardian=no
 daemon=no
 disable-syslog=yes
 loglevel=3
-`, filepath.Join(b.dir, "named.conf"), port, b.dir, resolver))
-	if err != nil {
+`, zones, port, dir, resolver)
+	if err := os.WriteFile(filepath.Join(dir, "pdns.conf"), []byte(conf), 0o600); err != nil {
 		return nil, err
 	}
-	return b.launch(serverCore, addr, zoneName(2), nil, "/usr/sbin/pdns_server", "--config-dir="+b.dir)
+	return b.launch(serverCore, addr, probe, nil, "/usr/sbin/pdns_server", "--config-dir="+dir)
 }
 
 // series are the figures of a contestant, one for each round.

@@ -1,0 +1,3 @@
+package main
+
+func (b *bench) measureCores() (string, error) { return "", nil }

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// hostedTTL is the TTL of the targets, in seconds: no answer expires while the bench runs.
+const hostedTTL = 86400
+
+// backend is a way to have the data of zones in CoreDNS.
+type backend struct {
+	name string
+	// plugins returns the lines of a Corefile for the plugin alias, with these properties, and for those behind it. If properties is
+	// empty, the server has no alias, and addresses instead. primary has the zones.
+	plugins func(h hosted, properties, primary string) string
+}
+
+var backends = []backend{
+	{"*auto*", func(h hosted, properties, _ string) string {
+		return aliasPlugin(properties, "") + fmt.Sprintf("auto {\ndirectory %s\nreload 0\n}\n", h.file(formFor(properties)))
+	}},
+	{secondaryBackend, func(h hosted, properties, primary string) string {
+		return aliasPlugin(properties, "") + "secondary" + h.list() + " {\ntransfer from " + primary + "\n}\n"
+	}},
+	{"*file*", func(h hosted, properties, _ string) string {
+		var s strings.Builder
+		s.WriteString(aliasPlugin(properties, ""))
+		for i := range h.zones {
+			fmt.Fprintf(&s, "file %s/db.%s %[2]s {\nreload 0\n}\n", h.file(formFor(properties)), h.zone(i))
+		}
+		return s.String()
+	}},
+	{"ZONES, `record`s", func(h hosted, properties, _ string) string {
+		if properties == "" {
+			return "file " + h.file("catchall.static") + " example {\nreload 0\n}\n"
+		}
+		var records strings.Builder
+		for i := range h.aliases {
+			fmt.Fprintf(&records, "record %s. %s\n", h.owner(i), hostedTarget(i))
+		}
+		return aliasPlugin(properties+records.String(), h.list()) + "file " + h.file("catchall") + " example {\nreload 0\n}\n"
+	}},
+}
+
+const secondaryBackend = "*secondary*"
+
+// aliasPlugin returns the lines for alias with these properties, or none.
+func aliasPlugin(properties, zones string) string {
+	if properties == "" {
+		return ""
+	}
+	return "alias" + zones + " {\n" + properties + "}\n"
+}
+
+// formFor returns the form of the zone files for a server with or without alias.
+func formFor(properties string) string {
+	if properties == "" {
+		return "static"
+	}
+	return "alias"
+}
+
+// list returns the names of the zones, each after a space.
+func (h hosted) list() string {
+	var s strings.Builder
+	for i := range h.zones {
+		s.WriteString(" " + h.zone(i))
+	}
+	return s.String()
+}
+
+// hostedProperties are the properties of alias in all contestants. Each alias has two cache entries.
+func (h hosted) hostedProperties(resolver string) string {
+	return fmt.Sprintf("cache_size %d\nmax_ttl %ds\nupstream %s\n", max(100_000, 4*h.aliases), hostedTTL, resolver)
+}
+
+// zoneContestant is a server that is measured with many zones.
+type zoneContestant struct {
+	name   string
+	launch func(b *bench, h hosted, resolver string) (*server, error)
+	// base is the contestant that has the same backend and no alias, or empty.
+	base     string
+	transfer bool // with the plugin transfer: only its start and its idle time are measured
+}
+
+const (
+	hostedPowerDNS = "PowerDNS `expand-alias`, Unbound"
+	hostedNSD      = "NSD, static records"
+)
+
+// static returns the name of the contestant with this backend and no alias.
+func static(backend string) string { return backend + ", static" }
+
+// zoneContestants returns all contestants.
+func zoneContestants() []zoneContestant {
+	var all []zoneContestant
+	for _, be := range backends {
+		all = append(all,
+			zoneContestant{name: "*alias*, " + be.name, base: static(be.name), launch: be.launch(true, "")},
+			zoneContestant{name: static(be.name), launch: be.launch(false, "")})
+	}
+	all = append(all,
+		zoneContestant{name: hostedPowerDNS, launch: launchHostedPowerDNS},
+		zoneContestant{name: hostedNSD, launch: func(b *bench, h hosted, _ string) (*server, error) {
+			return b.launchNSD(serverCore, h, "static")
+		}})
+	const transferTo = "transfer {\nto *\n}\n"
+	auto := backends[0]
+	return append(all,
+		zoneContestant{name: "*alias*, *auto*, with *transfer*", base: static(auto.name) + ", with *transfer*", transfer: true, launch: auto.launch(true, transferTo)},
+		zoneContestant{name: static(auto.name) + ", with *transfer*", transfer: true, launch: auto.launch(false, transferTo)})
+}
+
+// launch returns a function that starts CoreDNS with be, with or without alias, and with the plugins in front. The function returns
+// when the first zone answers, and secondary has transferred all.
+func (be backend) launch(alias bool, front string) func(b *bench, h hosted, resolver string) (*server, error) {
+	return func(b *bench, h hosted, resolver string) (*server, error) {
+		properties, form := "", "static"
+		if alias {
+			properties, form = h.hostedProperties(resolver), "generic"
+		}
+		var primary *server
+		var primaryAddr string
+		transferred := &lineCounter{mark: []byte("Transferred: ")}
+		var out io.Writer
+		if be.name == secondaryBackend {
+			var err error
+			if primary, err = b.launchNSD(clientCore, h, form); err != nil {
+				return nil, err
+			}
+			defer b.stop(primary)
+			primaryAddr, out = primary.addr, transferred
+		}
+		corefile := ".:PORT {\nbind 127.0.0.1\n" + front + be.plugins(h, properties, primaryAddr) + "}\n"
+		s, err := b.startCorefile(serverCore, b.coredns, out, nil, "zones-"+strconv.FormatInt(time.Now().UnixNano(), 36), corefile)
+		if err != nil {
+			return nil, err
+		}
+		if err := b.awaitAnswer(s, h.zone(0)+"."); err != nil || primary == nil {
+			return s, err
+		}
+		return s, b.await("all zones are transferred", 10*time.Millisecond, func() (bool, error) {
+			return int(transferred.count.Load()) >= h.zones, s.alive()
+		})
+	}
+}
+
+// lineCounter counts the lines that have mark in them.
+type lineCounter struct {
+	mark  []byte
+	line  []byte // the begin of the last line, which has not ended
+	count atomic.Int64
+}
+
+// Write implements io.Writer.
+func (c *lineCounter) Write(p []byte) (int, error) {
+	for part := range bytes.Lines(p) {
+		if c.line = append(c.line, part...); !bytes.HasSuffix(part, []byte("\n")) {
+			break
+		}
+		if bytes.Contains(c.line, c.mark) {
+			c.count.Add(1)
+		}
+		c.line = c.line[:0]
+	}
+	return len(p), nil
+}
+
+// launchNSD starts NSD with the zone files of one form. It takes the zones from a list, and transfers them to all of this machine.
+func (b *bench) launchNSD(core string, h hosted, form string) (*server, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	host, port, _ := net.SplitHostPort(addr)
+	dir := h.file("nsd-" + port)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := writeFile(filepath.Join(dir, "zone.list"), func(w io.Writer) {
+		fmt.Fprint(w, "# NSD zone list\n# name pattern\n")
+		for i := range h.zones {
+			fmt.Fprintf(w, "add %s hosted\n", h.zone(i))
+		}
+	}); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "nsd.conf")
+	conf := nsdConf(host, port, dir, h.file(form))
+	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
+		return nil, err
+	}
+	return b.launch(core, addr, "mail."+h.zone(0)+".", nil, "/usr/sbin/nsd", "-d", "-c", path)
+}
+
+// nsdConf returns a configuration of NSD. Debian's build limits the rate of responses unless told otherwise.
+func nsdConf(host, port, dir, zones string) string {
+	return fmt.Sprintf(`server:
+	ip-address: %[1]s@%[2]s
+	username: ""
+	chroot: ""
+	database: ""
+	zonesdir: %[4]q
+	zonelistfile: "%[3]s/zone.list"
+	pidfile: "%[3]s/nsd.pid"
+	xfrdfile: "%[3]s/xfrd.state"
+	xfrdir: %[3]q
+	logfile: "/dev/null"
+	server-count: 1
+	tcp-count: 3000
+	rrl-ratelimit: 0
+pattern:
+	name: "hosted"
+	zonefile: "db.%%s"
+	provide-xfr: 127.0.0.0/8 NOKEY
+remote-control:
+	control-enable: no
+`, host, port, dir, zones)
+}
+
+func launchHostedPowerDNS(b *bench, h hosted, resolver string) (*server, error) {
+	dir := h.file("pdns-" + strconv.FormatInt(time.Now().UnixNano(), 36))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	var named strings.Builder
+	fmt.Fprintf(&named, "options { directory %q; };\n", h.file("alias"))
+	for i := range h.zones {
+		fmt.Fprintf(&named, "zone %q { type master; file \"db.%[1]s\"; };\n", h.zone(i))
+	}
+	return b.launchExpanding(dir, h.zone(0)+".", named.String(), resolver)
+}
