@@ -176,7 +176,7 @@ func (b *bench) measureMemory(one, all string, n int, resolver string) (string, 
 		return "", err
 	}
 	var s strings.Builder
-	fmt.Fprintf(&s, "| Resident memory of %d `record`s | MiB | octets for each, over a server with one |\n| --- | --- | --- |\n", n)
+	s.WriteString(headRow(fmt.Sprintf("Resident memory of %d `record`s", n), "MiB", "octets for each, over a server with one", "MiB at the peak"))
 	for _, row := range []struct {
 		name string
 		s    *server
@@ -185,7 +185,11 @@ func (b *bench) measureMemory(one, all string, n int, resolver string) (string, 
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&s, "| %s | %d | %d |\n", row.name, rss>>20, (rss-base)/n)
+		peak, err := row.s.peak()
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&s, "| %s | %d | %d | %d |\n", row.name, rss>>20, (rss-base)/n, peak>>20)
 	}
 	return s.String(), nil
 }

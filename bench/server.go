@@ -107,7 +107,7 @@ func (b *bench) launch(core, addr, probe string, env []string, program string, a
 // /dev/null if that is nil.
 func (b *bench) start(core, addr string, out io.Writer, env []string, program string, args ...string) (*server, error) {
 	s := &server{addr: addr, ended: make(chan struct{}), began: time.Now()}
-	s.Cmd = exec.CommandContext(b.ctx, "taskset", append([]string{"-c", core, program}, args...)...) // #nosec G204 -- named here
+	s.Cmd = b.pinned(core, program, args...)
 	s.Env, s.Dir = append(os.Environ(), env...), b.dir
 	s.Stdout, s.Stderr = out, &s.errors
 	s.Cancel = func() error { return s.Process.Signal(syscall.SIGTERM) }
@@ -209,7 +209,12 @@ func (b *bench) startCorefile(cores, program string, out io.Writer, env []string
 
 // client returns a program that runs on the core of the clients.
 func (b *bench) client(program string, args ...string) *exec.Cmd {
-	return exec.CommandContext(b.ctx, "taskset", append([]string{"-c", clientCore, program}, args...)...) // #nosec G204 -- named here
+	return b.pinned(clientCore, program, args...)
+}
+
+// pinned returns a program that runs on these cores.
+func (b *bench) pinned(cores, program string, args ...string) *exec.Cmd {
+	return exec.CommandContext(b.ctx, "taskset", append([]string{"-c", cores, program}, args...)...) // #nosec G204 -- named here
 }
 
 // stop terminates s and waits for its end.
@@ -242,18 +247,24 @@ type answered struct {
 // perf runs dnsperf, which sends the queries of a file again and again. It returns an error unless all are answered with that response
 // code. Later options override earlier ones.
 func (b *bench) perf(s *server, queries, rcode string, options ...string) (answered, error) {
+	a, _, err := b.perfOn(clientCore, s, queries, rcode, options...)
+	return a, err
+}
+
+// perfOn is perf on these cores. It also returns the processor time of dnsperf.
+func (b *bench) perfOn(cores string, s *server, queries, rcode string, options ...string) (answered, time.Duration, error) {
 	host, port, _ := net.SplitHostPort(s.addr)
 	args := []string{"-s", host, "-p", port, "-d", queries, "-l", strconv.Itoa(int(b.length.Seconds())), "-c", "1", "-T", "1", "-q", "100"}
-	cmd := b.client("dnsperf", append(args, options...)...)
+	cmd := b.pinned(cores, "dnsperf", append(args, options...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return answered{}, fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		return answered{}, 0, fmt.Errorf("%s: %w\n%s", cmd, err, out)
 	}
 	a, err := parsePerf(string(out), rcode)
 	if err != nil {
-		return answered{}, fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		return answered{}, 0, fmt.Errorf("%s: %w\n%s", cmd, err, out)
 	}
-	return a, nil
+	return a, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
 }
 
 // parsePerf returns what the output of dnsperf says.
