@@ -104,12 +104,7 @@ func (b *bench) measure(names []string) (err error) {
 	if err := b.install(); err != nil {
 		return err
 	}
-	if b.coredns == "" {
-		b.coredns, err = b.build("..", "./cmd/coredns")
-	} else {
-		b.coredns, err = filepath.Abs(b.coredns)
-	}
-	if err != nil {
+	if err := b.buildServer(); err != nil {
 		return err
 	}
 	for _, m := range chosen {
@@ -126,6 +121,17 @@ func (b *bench) measure(names []string) (err error) {
 		}
 	}
 	return nil
+}
+
+// buildServer builds the server, unless one is given.
+func (b *bench) buildServer() (err error) {
+	if b.coredns == "" {
+		b.coredns, err = b.build("..", "./cmd/coredns")
+		return err
+	}
+	b.coredns, err = filepath.Abs(b.coredns)
+	b.bounded = b.coredns
+	return err
 }
 
 // processor returns the processor of this machine and the version of Go.

@@ -1,10 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -38,6 +39,7 @@ type bench struct {
 	only      string        // which contestants of zones are measured
 	idle      time.Duration // how long zones watches them without queries
 	coredns   string        // path of the built server, or of that which is measured in its place
+	bounded   string        // path of that for the contestants with secondary
 	old       string        // path of the server that compare measures beside it
 	readme    bool          // write the tables into README.md too
 	servers   []*server     // that run
@@ -50,7 +52,7 @@ type server struct {
 	began   time.Time     // the start
 	startup time.Duration // from the start to the first answer
 	ended   chan struct{}
-	errors  bytes.Buffer // standard error, to be read when it has ended
+	errors  tail // standard error, to be read when it has ended
 }
 
 // install installs the packages that are missing.
@@ -140,7 +142,7 @@ func (b *bench) awaitAnswer(s *server, probe string) error {
 func (s *server) alive() error {
 	select {
 	case <-s.ended:
-		return fmt.Errorf("%s ended: %s\n%s", s.Cmd, s.ProcessState, &s.errors)
+		return fmt.Errorf("%s ended: %s\n%s", s.Cmd, s.ProcessState, s.errors.text)
 	default:
 		return nil
 	}
@@ -292,19 +294,32 @@ func ask(addr, name string) (*dns.Msg, error) {
 	return m, err
 }
 
-// freeAddr returns an address of this machine whose port is free for UDP and TCP.
+// freeAddr returns an address of this machine whose port is free for UDP and TCP. It is none of those that Linux chooses for clients:
+// a secondary with many zones takes all of these.
 func freeAddr() (string, error) {
-	for range 10 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)) // #nosec G404 -- any port
+		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			return "", err
+			continue
 		}
-		p, err := net.ListenPacket("udp", l.Addr().String())
+		p, err := net.ListenPacket("udp", addr)
 		l.Close()
 		if err == nil {
 			p.Close()
-			return l.Addr().String(), nil
+			return addr, nil
 		}
 	}
-	return "", fmt.Errorf("no port is free for both UDP and TCP")
+	return "", errors.New("no port is free for both UDP and TCP")
+}
+
+// tail keeps the end of what is written to it.
+type tail struct{ text []byte }
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	const most = 4096
+	t.text = append(t.text, p...)
+	t.text = t.text[max(0, len(t.text)-most):]
+	return len(p), nil
 }

@@ -78,6 +78,11 @@ func (b *bench) measureZones() (string, error) {
 	if len(r.contestant) == 0 {
 		return "", fmt.Errorf("no contestant matches %q", b.only)
 	}
+	if b.bounded == "" {
+		if b.bounded, err = b.buildBounded(); err != nil {
+			return "", err
+		}
+	}
 	// Unbound answers for all names in the zone with the records of its apex.
 	data := "\tlocal-zone: \"hosting.test.\" redirect\n"
 	for _, rr := range []string{"A " + hostedAddress, "AAAA " + hostedAddress6} {
@@ -183,7 +188,7 @@ func (r *zoneRun) restartForCold(size int, h hosted) error {
 			}
 			s, err := c.launch(r.bench, h, r.resolver.addr)
 			if err == nil {
-				err = r.settle(200*time.Millisecond, s)
+				err = r.settle(c.pause, s)
 			}
 			if err == nil {
 				err = r.coldTurn(s, h.coldFile(0), &r.figures[i][size])
@@ -238,11 +243,7 @@ func (r *zoneRun) launchMeasured(c zoneContestant, h hosted, f *zoneFigures) (*s
 		return s, err
 	}
 	f.started = used.Seconds()
-	interval := 200 * time.Millisecond
-	if c.transfer {
-		interval = 3 * time.Second // longer than the pause between two rounds of a background job
-	}
-	if err := r.settle(interval, s); err != nil {
+	if err := r.settle(c.pause, s); err != nil {
 		return s, err
 	}
 	used, err = s.cpuTime()

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"go/format"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -139,6 +142,41 @@ func TestBackends(t *testing.T) {
 	}
 }
 
+// The change of secondary fits the CoreDNS that the plugin is built with.
+func TestBoundTransfers(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/coredns/coredns").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := readFile(t, filepath.Join(strings.TrimSpace(string(dir)), "plugin", "secondary", "setup.go"))
+	changed, err := boundTransfers(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if formatted, err := format.Source([]byte(changed)); err != nil || string(formatted) != changed {
+		t.Errorf("%v in\n%s", err, changed)
+	}
+	if strings.Count(changed, "transfers <- struct{}{}") != 1 || strings.Count(changed, "<-transfers\n") != 1 {
+		t.Errorf("transfers are not bounded in\n%s", changed)
+	}
+	if _, err := boundTransfers(changed + changed); err == nil {
+		t.Error("no error for two places")
+	}
+	if _, err := boundTransfers("package secondary"); err == nil {
+		t.Error("no error for another source")
+	}
+}
+
+func TestTail(t *testing.T) {
+	var end tail
+	for i := range 3000 {
+		fmt.Fprintf(&end, "line %d\n", i)
+	}
+	if text := string(end.text); len(text) > 4096 || !strings.HasSuffix(text, "line 2998\nline 2999\n") {
+		t.Errorf("%d octets, which end in %q", len(text), text[max(0, len(text)-20):])
+	}
+}
+
 func TestParseSizes(t *testing.T) {
 	if got, err := parseSizes("1,20,300"); err != nil || !slices.Equal(got, []int{1, 20, 300}) {
 		t.Errorf("got %v, %v", got, err)
@@ -205,7 +243,7 @@ func TestProcesses(t *testing.T) {
 	b := &bench{ctx: t.Context(), dir: t.TempDir()}
 	s, err := b.start(serverCore, "", nil, nil, "sh", "-c", "sleep 60 & sh -c 'while :; do :; done' & wait")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer func() {
 		pids, _ := s.processes()

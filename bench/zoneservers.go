@@ -90,7 +90,16 @@ type zoneContestant struct {
 	// base is the contestant that has the same backend and no alias, or empty.
 	base     string
 	transfer bool // with the plugin transfer: only its start and its idle time are measured
+	// pause is the interval in which the server must be quiet twice when it has started. It is longer than the pauses of what the
+	// server does in the background then.
+	pause time.Duration
 }
+
+const (
+	shortPause = 200 * time.Millisecond // nothing in the background
+	longPause  = time.Second            // lookups at the start
+	jobPause   = 3 * time.Second        // a job that runs every two seconds
+)
 
 const (
 	hostedPowerDNS = "PowerDNS `expand-alias`, Unbound"
@@ -105,19 +114,30 @@ func zoneContestants() []zoneContestant {
 	var all []zoneContestant
 	for _, be := range backends {
 		all = append(all,
-			zoneContestant{name: "*alias*, " + be.name, base: static(be.name), launch: be.launch(true, "")},
-			zoneContestant{name: static(be.name), launch: be.launch(false, "")})
+			zoneContestant{name: "*alias*, " + be.name, base: static(be.name), launch: be.launch(true, ""), pause: longPause},
+			zoneContestant{name: static(be.name), launch: be.launch(false, ""), pause: shortPause})
+	}
+	nsd := func(b *bench, h hosted, _ string) (*server, error) {
+		addr, err := freeAddr()
+		if err != nil {
+			return nil, err
+		}
+		return b.launchNSD(serverCore, addr, h, "static")
 	}
 	all = append(all,
-		zoneContestant{name: hostedPowerDNS, launch: launchHostedPowerDNS},
-		zoneContestant{name: hostedNSD, launch: func(b *bench, h hosted, _ string) (*server, error) {
-			return b.launchNSD(serverCore, h, "static")
-		}})
-	const transferTo = "transfer {\nto *\n}\n"
+		zoneContestant{name: hostedPowerDNS, launch: launchHostedPowerDNS, pause: shortPause},
+		zoneContestant{name: hostedNSD, launch: nsd, pause: shortPause})
+	const (
+		front = "transfer {\nto *\n}\n"
+		more  = ", with *transfer*"
+	)
 	auto := backends[0]
 	return append(all,
-		zoneContestant{name: "*alias*, *auto*, with *transfer*", base: static(auto.name) + ", with *transfer*", transfer: true, launch: auto.launch(true, transferTo)},
-		zoneContestant{name: static(auto.name) + ", with *transfer*", transfer: true, launch: auto.launch(false, transferTo)})
+		zoneContestant{
+			name: "*alias*, " + auto.name + more, base: static(auto.name) + more, launch: auto.launch(true, front), transfer: true,
+			pause: jobPause,
+		},
+		zoneContestant{name: static(auto.name) + more, launch: auto.launch(false, front), transfer: true, pause: jobPause})
 }
 
 // launch returns a function that starts CoreDNS with be, with or without alias, and with the plugins in front. The function returns
@@ -128,30 +148,39 @@ func (be backend) launch(alias bool, front string) func(b *bench, h hosted, reso
 		if alias {
 			properties, form = h.hostedProperties(resolver), "generic"
 		}
-		var primary *server
-		var primaryAddr string
-		transferred := &lineCounter{mark: []byte("Transferred: ")}
-		var out io.Writer
+		name := "zones-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+		corefile := func(primary string) string {
+			return ".:PORT {\nbind 127.0.0.1\n" + front + be.plugins(h, properties, primary) + "}\n"
+		}
 		if be.name == secondaryBackend {
-			var err error
-			if primary, err = b.launchNSD(clientCore, h, form); err != nil {
-				return nil, err
-			}
-			defer b.stop(primary)
-			primaryAddr, out = primary.addr, transferred
+			return b.launchSecondary(h, form, name, corefile)
 		}
-		corefile := ".:PORT {\nbind 127.0.0.1\n" + front + be.plugins(h, properties, primaryAddr) + "}\n"
-		s, err := b.startCorefile(serverCore, b.coredns, out, nil, "zones-"+strconv.FormatInt(time.Now().UnixNano(), 36), corefile)
-		if err != nil {
-			return nil, err
-		}
-		if err := b.awaitAnswer(s, h.zone(0)+"."); err != nil || primary == nil {
-			return s, err
-		}
-		return s, b.await("all zones are transferred", 10*time.Millisecond, func() (bool, error) {
-			return int(transferred.count.Load()) >= h.zones, s.alive()
-		})
+		return b.launchCoreDNS(name, h.zone(0)+".", corefile(""))
 	}
+}
+
+// launchSecondary starts a primary, and CoreDNS with the plugin secondary. It returns when CoreDNS has transferred all zones.
+func (b *bench) launchSecondary(h hosted, form, name string, corefile func(primary string) string) (*server, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	primary, err := b.launchNSD(clientCore, addr, h, form)
+	if err != nil {
+		return nil, err
+	}
+	defer b.stop(primary)
+	transferred := &lineCounter{mark: []byte("Transferred: ")}
+	s, err := b.startCorefile(serverCore, b.bounded, transferred, nil, name, corefile(addr))
+	if err != nil {
+		return nil, err
+	}
+	if err := b.awaitAnswer(s, h.zone(0)+"."); err != nil {
+		return nil, err
+	}
+	return s, b.await("all zones are transferred", 10*time.Millisecond, func() (bool, error) {
+		return int(transferred.count.Load()) >= h.zones, s.alive()
+	})
 }
 
 // lineCounter counts the lines that have mark in them.
@@ -176,11 +205,7 @@ func (c *lineCounter) Write(p []byte) (int, error) {
 }
 
 // launchNSD starts NSD with the zone files of one form. It takes the zones from a list, and transfers them to all of this machine.
-func (b *bench) launchNSD(core string, h hosted, form string) (*server, error) {
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
+func (b *bench) launchNSD(core, addr string, h hosted, form string) (*server, error) {
 	host, port, _ := net.SplitHostPort(addr)
 	dir := h.file("nsd-" + port)
 	if err := os.Mkdir(dir, 0o700); err != nil {
