@@ -110,25 +110,22 @@ func (b *bench) stopBut(one *server) {
 	}
 }
 
-// coldTurns returns in how many parts the aliases of n zones are asked for once. If it is 1, all are asked for in each round, and the
-// servers are started anew for each.
-func coldTurns(n, rounds int) int {
-	if n >= coldQueries*rounds {
-		return rounds
-	}
-	return 1
-}
+// enoughForCold reports whether n zones are enough to ask one server for other aliases in each round.
+func enoughForCold(n, rounds int) bool { return n >= coldQueries*rounds }
 
 // measureSize measures all contestants with one number of zones.
 func (r *zoneRun) measureSize(size int) error {
 	n := r.sizes[size]
-	turns := coldTurns(n, r.rounds)
+	turns := 0 // with the servers that the other figures come from
+	if enoughForCold(n, r.rounds) {
+		turns = r.rounds
+	}
 	h := hosted{filepath.Join(r.dir, fmt.Sprintf("zones-%d", n)), n, n}
 	defer os.RemoveAll(h.dir)
 	if err := h.generate(turns); err != nil {
 		return err
 	}
-	if turns == 1 {
+	if turns == 0 {
 		if err := r.restartForCold(size, h); err != nil {
 			return err
 		}
@@ -143,7 +140,7 @@ func (r *zoneRun) measureSize(size int) error {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	for turn := 0; turns > 1 && turn < turns; turn++ {
+	for turn := range turns {
 		for i, s := range servers {
 			if s == nil {
 				continue
@@ -174,12 +171,10 @@ func (r *zoneRun) measureSize(size int) error {
 // restartForCold measures cold answers with servers that are started anew for each round: there are too few zones to ask one server
 // in all rounds. If there are fewer zones than queries in a round, they have more aliases.
 func (r *zoneRun) restartForCold(size int, h hosted) error {
-	if h.zones < coldQueries {
-		h = hosted{h.dir + "-cold", h.zones, coldQueries}
-		defer os.RemoveAll(h.dir)
-		if err := h.generate(1); err != nil {
-			return err
-		}
+	h = hosted{h.dir + "-cold", h.zones, max(h.zones, coldQueries)}
+	defer os.RemoveAll(h.dir)
+	if err := h.generate(1); err != nil {
+		return err
 	}
 	for range r.rounds {
 		for i, c := range r.contestant {
