@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -114,6 +116,43 @@ func kilobytes(text []byte, title string) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("no %q", title)
+}
+
+// inUse makes the CoreDNS with the plugin pprof at addr collect garbage, and returns how much memory its heap and its stacks then use.
+func (b *bench) inUse(addr string) (int, error) {
+	request, err := http.NewRequestWithContext(b.ctx, http.MethodGet, "http://"+addr+"/debug/pprof/heap?gc=1&debug=1", nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	return parseHeap(string(text))
+}
+
+// parseHeap returns the sum of the memory of the heap and of the stacks from a heap profile in text form.
+func parseHeap(profile string) (int, error) {
+	sum := 0
+	for _, title := range []string{"\n# HeapAlloc = ", "\n# Stack = "} { // of the stacks, memory in use and memory taken from the system
+		_, rest, ok := strings.Cut(profile, title)
+		if !ok {
+			return 0, fmt.Errorf("no %q in the heap profile", title)
+		}
+		figure, _, _ := strings.Cut(rest, "\n")
+		figure, _, _ = strings.Cut(figure, " /")
+		n, err := strconv.Atoi(figure)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 // usage is the processor time that each server has used.

@@ -49,6 +49,7 @@ type bench struct {
 type server struct {
 	*exec.Cmd
 	addr    string
+	monitor string        // the address for MONITOR in the Corefile, if that has it
 	began   time.Time     // the start
 	startup time.Duration // from the start to the first answer
 	ended   chan struct{}
@@ -177,7 +178,7 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // launchCoreDNS starts the built server with a Corefile, in which PORT stands for the port of the server, and MONITOR for the address
-// of its metrics.
+// of its metrics or its profiles.
 func (b *bench) launchCoreDNS(name, probe, corefile string) (*server, error) {
 	return b.launchCorefile(b.coredns, nil, name, probe, corefile)
 }
@@ -206,7 +207,11 @@ func (b *bench) startCorefile(cores, program string, out io.Writer, env []string
 	if err != nil {
 		return nil, err
 	}
-	return b.start(cores, addr, out, env, program, "-conf", path, "-quiet")
+	s, err := b.start(cores, addr, out, env, program, "-conf", path, "-quiet")
+	if err == nil && strings.Contains(corefile, "MONITOR") {
+		s.monitor = monitor
+	}
+	return s, err
 }
 
 // client returns a program that runs on the core of the clients.

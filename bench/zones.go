@@ -17,9 +17,9 @@ import (
 const (
 	// coldQueries is the least number of queries in a turn for cold answers. A server can be asked for each alias once only.
 	coldQueries = 1000
-	coldLimit   = 10 * time.Second // of a turn for cold answers
-	warmLimit   = 2 * time.Minute  // for the queries that make all answers fresh
-	sampled     = 100              // zones that are asked for when a server starts
+	coldLimit   = 5 * time.Second // of a turn for cold answers
+	warmLimit   = 2 * time.Minute // for the queries that make all answers fresh
+	sampled     = 100             // zones that are asked for when a server starts
 )
 
 // zoneFigures are the figures of a contestant with one number of zones.
@@ -29,8 +29,8 @@ type zoneFigures struct {
 	first, last       float64  // seconds from the start until the first and the last zone answers
 	started, quiet    float64  // seconds of processor time until the last zone answers, and until the server is quiet
 	idle              float64  // share of a core without queries
-	resident          int      // octets, then
-	measured, settled bool     // whether the rates, and idle and resident, have been measured
+	resident, inUse   int      // octets, then; inUse is 0 for servers that are not CoreDNS
+	measured, settled bool     // whether the rates, and the idle server, have been measured
 }
 
 // zoneRun is a run of the measurement zones.
@@ -305,6 +305,12 @@ func (r *zoneRun) measureIdle(size int, servers []*server) error {
 			return err
 		}
 		f.resident, f.settled = memory, true
+		if s.monitor == "" {
+			continue
+		}
+		if f.inUse, err = r.inUse(s.monitor); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -214,6 +214,18 @@ func TestParsePerf(t *testing.T) {
 	}
 }
 
+func TestParseHeap(t *testing.T) {
+	profile := "heap profile: 1: 2 [3: 4] @ heap/1048576\n\n# runtime.MemStats\n# Alloc = 7\n# HeapAlloc = 1000\n# HeapSys = 9\n# Stack = 200 / 300\n# MSpan = 1 / 2\n"
+	if n, err := parseHeap(profile); err != nil || n != 1200 {
+		t.Errorf("got %d, %v", n, err)
+	}
+	for _, bad := range []string{"", "\n# HeapAlloc = 1\n", "\n# HeapAlloc = x\n# Stack = 1 / 2\n"} {
+		if n, err := parseHeap(bad); err == nil {
+			t.Errorf("%q: no error, but %d", bad, n)
+		}
+	}
+}
+
 func TestParseStat(t *testing.T) {
 	if pid, parent, err := parseStat("12 (nsd: (a) b) S 7 12 12 0"); pid != 12 || parent != 7 || err != nil {
 		t.Errorf("got %d, %d, %v", pid, parent, err)
@@ -280,14 +292,14 @@ func TestZoneTables(t *testing.T) {
 		r.contestant = append(r.contestant, c)
 		few := zoneFigures{rates: []series{{100}, {200}, {300}, {400}}, cold: series{50}, coldTime: series{20}, measured: true}
 		many := zoneFigures{
-			rates: []series{{80, 90, 100}, {100}, {30}, {40}}, cold: series{25}, coldTime: series{40}, measured: true,
-			first: 1, last: 2, started: 3, quiet: 4, idle: 0.015, resident: 200 << 20, settled: true,
+			rates: []series{{80, 90, 100}, {100}, {30}, {1}}, cold: series{2500}, coldTime: series{40}, measured: true,
+			first: 1, last: 2, started: 3, quiet: 4, idle: 0.015, resident: 200 << 20, inUse: 50 << 20, settled: true,
 		}
 		if c.base == "" {
-			many.resident = 100 << 20
+			many.resident, many.inUse = 100<<20, 25<<20
 		}
 		if c.name == hostedNSD {
-			many.rates[0] = nil
+			many.rates[0], many.inUse = nil, 0
 		}
 		r.figures = append(r.figures, []zoneFigures{few, many})
 	}
@@ -296,12 +308,13 @@ func TestZoneTables(t *testing.T) {
 		"| Queries per second, fresh A | 1 | 100 |\n| --- | --- | --- |\n| *alias*, *auto* | 100 (100-100) | 90 (80-100) |\n",
 		"| NSD, static records | 100 (100-100) | - |\n",
 		"| Queries per second, 100 zones / 1 | fresh A | MX | SOA | NXDOMAIN | cold A |\n",
-		"| *alias*, *file* | 0.90 | 0.50 | 0.10 | 0.10 | 0.50 |\n",
+		"| *alias*, *file* | 0.90 | 0.50 | 0.10 | 0.0025 | 50 |\n",
 		"| *alias*, *file* / *file*, static | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 |\n",
 		"| *alias*, *file* / NSD, static records | - | 1.00 | 1.00 | 1.00 | 1.00 |\n",
 		"| *auto*, static, with *transfer* | 0.00 / 0.00; 0.00 / 0.00 | 1.00 / 2.00; 3.00 / 4.00 |\n",
-		"| *alias*, *auto* | 200 | 2097152 | 1048576 | 1.50 |\n",
-		"| NSD, static records | 100 | 1048576 | - | 1.50 |\n",
+		"| *alias*, *auto* | 200 | 2097152 | 1048576 | 50 | 524288 | 262144 | 1.50 |\n",
+		"| *auto*, static | 100 | 1048576 | - | 25 | 262144 | - | 1.50 |\n",
+		"| NSD, static records | 100 | 1048576 | - | - | - | - | 1.50 |\n",
 	} {
 		if !strings.Contains(tables, row) {
 			t.Errorf("no row %q in\n%s", row, tables)

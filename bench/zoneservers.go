@@ -150,7 +150,7 @@ func (be backend) launch(alias bool, front string) func(b *bench, h hosted, reso
 		}
 		name := "zones-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 		corefile := func(primary string) string {
-			return ".:PORT {\nbind 127.0.0.1\n" + front + be.plugins(h, properties, primary) + "}\n"
+			return ".:PORT {\nbind 127.0.0.1\npprof MONITOR\n" + front + be.plugins(h, properties, primary) + "}\n"
 		}
 		if be.name == secondaryBackend {
 			return b.launchSecondary(h, form, name, corefile)

@@ -75,11 +75,14 @@ func ratioCell(a, b series) string {
 	if len(a) == 0 || len(b) == 0 {
 		return " - |"
 	}
-	ratio := a.median() / b.median()
-	if ratio >= 10 {
+	switch ratio := a.median() / b.median(); {
+	case ratio >= 10:
 		return fmt.Sprintf(" %.0f |", ratio)
+	case ratio < 0.1:
+		return fmt.Sprintf(" %.4f |", ratio)
+	default:
+		return fmt.Sprintf(" %.2f |", ratio)
 	}
-	return fmt.Sprintf(" %.2f |", ratio)
 }
 
 // rateTable returns a table of what of selects.
@@ -160,11 +163,14 @@ func (r *zoneRun) startTable() string {
 	return s.String()
 }
 
-// memoryTable returns the memory and the idle time with the most zones.
+// memoryTable returns the memory and the idle time with the most zones. Of the Go servers it also has the memory that is in use after a
+// garbage collection: resident memory depends on when that was.
 func (r *zoneRun) memoryTable() string {
 	var s strings.Builder
 	last := len(r.sizes) - 1
-	s.WriteString(headRow(fmt.Sprintf("%d zones, no queries", r.sizes[last]), "MiB", "octets for each zone", "beyond the server without *alias*", "% of a core"))
+	n := r.sizes[last]
+	s.WriteString(headRow(fmt.Sprintf("Without queries, zones: %d", n), "resident, MiB", "octets for each zone", "beyond the server without *alias*",
+		"in use, MiB", "octets for each zone", "beyond the server without *alias*", "% of a core"))
 	base := make(map[string]zoneFigures)
 	for i, c := range r.contestant {
 		base[c.name] = r.figures[i][last]
@@ -174,11 +180,20 @@ func (r *zoneRun) memoryTable() string {
 		if !f.settled {
 			continue
 		}
-		beyond := "-"
-		if without, ok := base[c.base]; ok {
-			beyond = fmt.Sprint((f.resident - without.resident) / r.sizes[last])
-		}
-		fmt.Fprintf(&s, "| %s | %d | %d | %s | %.2f |\n", c.name, f.resident>>20, f.resident/r.sizes[last], beyond, 100*f.idle)
+		without := base[c.base] // empty if there is none
+		fmt.Fprintf(&s, "| %s |%s%s %.2f |\n", c.name, memoryCells(f.resident, without.resident, n), memoryCells(f.inUse, without.inUse, n), 100*f.idle)
 	}
 	return s.String()
+}
+
+// memoryCells returns the cells for memory of n zones, and what is beyond that of a server without alias. 0 is unknown.
+func memoryCells(memory, without, n int) string {
+	switch {
+	case memory == 0:
+		return " - | - | - |"
+	case without == 0:
+		return fmt.Sprintf(" %d | %d | - |", memory>>20, memory/n)
+	default:
+		return fmt.Sprintf(" %d | %d | %d |", memory>>20, memory/n, (memory-without)/n)
+	}
 }
