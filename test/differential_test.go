@@ -274,17 +274,10 @@ func startBINDForwarder(t *testing.T, cases []*responses.Case, upstreams map[*re
 	for _, c := range cases {
 		fmt.Fprintf(&zones, "zone %q { type forward; forward only; forwarders { %s port %d; }; };\n", c.Root, upstreams[c].Addr(), upstreams[c].Port())
 	}
-	named, at, dir := need(t, "named"), freePort(t), t.TempDir()
+	dir := t.TempDir()
 	// launch asks for localhost, which BIND would ask the servers of the root for.
 	write(t, filepath.Join(dir, "localhost"), "@ 60 IN SOA @ @ 1 7200 3600 1209600 60\n@ 60 IN NS @\n@ 60 IN A 127.0.0.1\n")
-	conf := filepath.Join(dir, "named.conf")
-	write(t, conf, fmt.Sprintf(`
-options {
-	directory %q;
-	listen-on port %s { 127.0.0.1; };
-	listen-on-v6 { none; };
-	pid-file none;
-	session-keyfile none;
+	return launchBIND(t, freePort(t), dir, `
 	recursion yes;
 	dnssec-validation no;
 	empty-zones-enable no;
@@ -308,9 +301,7 @@ options {
 	max-types-per-name 0;
 	minimal-responses no;
 	notify no;
-};
-controls { };
+`, `
 zone "localhost" { type primary; file "localhost"; };
-%s`, dir, at, &zones))
-	return launch(t, local(at), dir, nil, named, "-g", "-n", "1", "-c", conf)
+`+zones.String())
 }

@@ -85,8 +85,23 @@ zone:
 // startBIND starts a BIND at port as a secondary of primary. It accepts NOTIFY from the address of primary alone.
 func startBIND(t *testing.T, port, primary string) *process {
 	t.Helper()
-	named, dir := need(t, "named"), t.TempDir()
-	conf := filepath.Join(dir, "named.conf")
+	return launchBIND(t, port, t.TempDir(), `
+	recursion no;
+	dnssec-validation no;
+	notify no;
+`, fmt.Sprintf(`
+zone "example.org" {
+	type secondary;
+	primaries { %s; };
+	file "db.example.org";
+};
+`, strings.Replace(primary, ":", " port ", 1)))
+}
+
+// launchBIND starts a BIND at port, with its files in dir, further options, zones and arguments.
+func launchBIND(t *testing.T, port, dir, options, zones string, args ...string) *process {
+	t.Helper()
+	named, conf := need(t, "named"), filepath.Join(dir, "named.conf")
 	write(t, conf, fmt.Sprintf(`
 options {
 	directory %q;
@@ -94,18 +109,10 @@ options {
 	listen-on-v6 { none; };
 	pid-file none;
 	session-keyfile none;
-	recursion no;
-	dnssec-validation no;
-	notify no;
-};
+%s};
 controls { };
-zone "example.org" {
-	type secondary;
-	primaries { %s; };
-	file "db.example.org";
-};
-`, dir, port, strings.Replace(primary, ":", " port ", 1)))
-	return launch(t, local(port), dir, nil, named, "-g", "-n", "1", "-c", conf)
+%s`, dir, port, options, zones))
+	return launch(t, local(port), dir, nil, named, append([]string{"-g", "-n", "1", "-c", conf}, args...)...)
 }
 
 // startPowerDNSSecondary starts a PowerDNS at port as a secondary of primary.

@@ -15,7 +15,7 @@ import (
 // options that BIND has for tests of that.
 func startOldBIND(t *testing.T, quirk string) *process {
 	t.Helper()
-	named, port, dir := need(t, "named"), freePort(t), t.TempDir()
+	dir := t.TempDir()
 	write(t, filepath.Join(dir, "db"), `
 @   300 IN SOA ns1 hostmaster 1 7200 3600 1209600 60
 @   300 IN NS  ns1
@@ -24,21 +24,12 @@ app 300 IN A   203.0.113.80
 big 300 IN A   203.0.113.0
 $GENERATE 1-99 big 300 IN A 203.0.113.$
 `)
-	conf := filepath.Join(dir, "named.conf")
-	write(t, conf, fmt.Sprintf(`
-options {
-	directory %q;
-	listen-on port %s { 127.0.0.1; };
-	listen-on-v6 { none; };
-	pid-file none;
-	session-keyfile none;
+	return launchBIND(t, freePort(t), dir, `
 	recursion no;
 	minimal-responses yes;
-};
-controls { };
+`, `
 zone "hosting.example" { type primary; file "db"; };
-`, dir, port))
-	return launch(t, local(port), dir, nil, named, "-g", "-n", "1", "-c", conf, "-T", quirk)
+`, "-T", quirk)
 }
 
 // Upstreams that do not know EDNS answer all the same, whatever they do with a query that has it.
