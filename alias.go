@@ -36,7 +36,6 @@ type Alias struct {
 
 	options
 	lifecycle
-	counters countersByZone
 	warnings onceLog // about what stays wrong until somebody changes it
 	labels   onceLog // about labels, which clients may influence
 }
@@ -173,7 +172,7 @@ func (a *Alias) serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q l
 // count sets the metrics and the metadata for ans, and returns the address of the server that it is counted for.
 func (a *Alias) count(ctx context.Context, ans *answer) (server string) {
 	server = metrics.WithServer(ctx)
-	a.counters.of(server, ans.alias.Zone)[ans.status].Inc()
+	answersCount.of(server, ans.alias.Zone)[ans.status].Add(1)
 	if ans.status == stale {
 		staleAge.Observe(ans.age.Seconds())
 	}

@@ -1,9 +1,6 @@
 package alias
 
 import (
-	"maps"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/coredns/alias/plugin/upstream"
@@ -17,13 +14,6 @@ import (
 const subsystem = "alias"
 
 var (
-	// answersCount counts the synthesized answers by their status.
-	answersCount = promauto.NewCounterVec(prometheus.CounterOpts{
-		Namespace: plugin.Namespace,
-		Subsystem: subsystem,
-		Name:      "answers_total",
-		Help:      "Counter of answers synthesized for aliases.",
-	}, []string{"server", "zone", "status"})
 	// staleAge is how long ago the TTL of an answer ran out that was served stale.
 	staleAge = promauto.NewHistogram(prometheus.HistogramOpts{
 		Namespace:                   plugin.Namespace,
@@ -100,86 +90,4 @@ func newReporter(to string) upstream.Reporter {
 		upstreamRequests.WithLabelValues(to, outcome).Inc()
 		duration.Observe(took.Seconds())
 	}
-}
-
-// status is what an answer is to the client.
-type status uint8
-
-const (
-	hit      status = iota // fresh addresses, from the cache or from this server's own data
-	miss                   // fresh addresses that had to be looked up
-	stale                  // an expired answer from the cache
-	nodata                 // the target has no addresses of this family
-	failed                 // there is no answer
-	fallback               // there is no answer, and the backend's own addresses were served
-	statuses
-)
-
-func (s status) String() string {
-	return [statuses]string{"hit", "miss", "stale", "nodata", "failure", "fallback"}[s]
-}
-
-// counters are those of a zone at a server, looked up once: WithLabelValues takes a lock.
-type counters [statuses]prometheus.Counter
-
-func newCounters(server, zone string) *counters {
-	cs := new(counters)
-	for s := range statuses {
-		cs[s] = answersCount.WithLabelValues(server, zone, s.String())
-	}
-	return cs
-}
-
-// countersByZone has the counters by server and zone. The zero value is empty. It is safe for concurrent use. Those that are
-// known are found without a lock; the others become known together, when they have been asked for as often as there are
-// known ones. So 100,000 zones cost no more for each than a few do.
-type countersByZone struct {
-	known atomic.Pointer[map[serverZone]*counters] // the map is not changed
-
-	mu    sync.Mutex
-	more  map[serverZone]*counters // that are not known yet
-	asked int                      // how often more was asked
-}
-
-// serverZone is what the counters are for.
-type serverZone struct{ server, zone string }
-
-// of returns the counters of a zone at a server.
-func (c *countersByZone) of(server, zone string) *counters {
-	sz := serverZone{server, zone}
-	if known := c.known.Load(); known != nil {
-		if cs := (*known)[sz]; cs != nil {
-			return cs
-		}
-	}
-	return c.find(sz)
-}
-
-// find returns the counters for sz, which were not known a moment ago.
-func (c *countersByZone) find(sz serverZone) *counters {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var known map[serverZone]*counters
-	if k := c.known.Load(); k != nil {
-		known = *k
-	}
-	cs := known[sz]
-	if cs == nil {
-		cs = c.more[sz]
-	}
-	if cs == nil {
-		cs = newCounters(sz.server, sz.zone)
-		if c.more == nil {
-			c.more = make(map[serverZone]*counters)
-		}
-		c.more[sz] = cs
-	}
-	if c.asked++; c.asked > len(known) && len(c.more) > 0 {
-		all := make(map[serverZone]*counters, len(known)+len(c.more))
-		maps.Copy(all, known)
-		maps.Copy(all, c.more)
-		c.known.Store(&all)
-		c.more, c.asked = nil, 0
-	}
-	return cs
 }
