@@ -1,8 +1,9 @@
 // Command bench measures the speed of alias beside that of other servers, over loopback on one machine, which should have nothing
 // else to do. See README.md.
 //
-//	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm] [zones] [cores]
+//	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm] [zones] [cores] [job]
 //	go -C bench run . [-rounds N] [-length DURATION] [-idle DURATION] [-zones N,...] [-only REGEXP] [-server PATH] zones
+//	go -C bench run . [-rounds N] [-ttl DURATION] job
 //	go -C bench run . [-rounds N] [-length DURATION] -old PATH compare
 //	go -C bench run . generate ALIASES DIRECTORY
 package main
@@ -30,6 +31,7 @@ func main() {
 	zones := flag.String("zones", "1,1000,10000,100000", "the numbers of zones in the measurement zones")
 	only := flag.String("only", "", "a regular expression: zones measures only the contestants whose names match")
 	idle := flag.Duration("idle", settled, "how long zones watches the servers without queries")
+	ttl := flag.Duration("ttl", 300*time.Second, "the TTL of the targets in job, in whole seconds")
 	server := flag.String("server", "", "a CoreDNS with alias to measure in place of the one that is built")
 	write := flag.Bool("write", false, "write the tables into README.md too")
 	flag.Parse()
@@ -37,7 +39,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	b := &bench{
-		ctx: ctx, rounds: *rounds, length: *length, stormLoad: *load, zones: *zones, only: *only, idle: *idle, old: *old, coredns: *server,
+		ctx: ctx, rounds: *rounds, length: *length, stormLoad: *load, zones: *zones, only: *only, idle: *idle, ttl: *ttl, old: *old, coredns: *server,
 		readme: *write,
 	}
 	if err := run(ctx, b, flag.Args()); err != nil {
@@ -63,6 +65,10 @@ func run(ctx context.Context, b *bench, args []string) error {
 		return serveTargets(ctx, args[1], ttl, len(args) > 3)
 	case len(args) == 3 && args[0] == "probe": // the bench starts this itself
 		return runProbe(ctx, args[1], args[2], os.Stdout)
+	case len(args) == 4 && args[0] == "followed": // likewise
+		return serveFollowed(ctx, args[1], args[2], args[3])
+	case len(args) == 5 && args[0] == "pull": // likewise
+		return runPull(ctx, args[1], args[2], args[3], args[4], os.Stdout)
 	}
 	return b.measure(args)
 }
@@ -76,7 +82,7 @@ type measurement struct {
 // measurements are those that are taken when the arguments name none. README.md has their tables.
 var measurements = []measurement{
 	{"throughput", (*bench).measureThroughput}, {"scale", (*bench).measureScale}, {"storm", (*bench).measureStorm},
-	{"zones", (*bench).measureZones}, {"cores", (*bench).measureCores},
+	{"zones", (*bench).measureZones}, {"cores", (*bench).measureCores}, {"job", (*bench).measureJob},
 }
 
 // comparison is taken only when the arguments name it.
@@ -89,7 +95,7 @@ func (b *bench) measure(names []string) (err error) {
 		known := append(slices.Clone(measurements), comparison)
 		i := slices.IndexFunc(known, func(m measurement) bool { return m.name == name })
 		if i < 0 {
-			return fmt.Errorf("%q is not known: throughput, scale, storm, zones, cores or compare", name)
+			return fmt.Errorf("%q is not known: throughput, scale, storm, zones, cores, job or compare", name)
 		}
 		chosen = append(chosen, known[i])
 	}

@@ -38,6 +38,7 @@ type bench struct {
 	zones     string        // the numbers of zones, with commas between them
 	only      string        // which contestants of zones are measured
 	idle      time.Duration // how long zones watches them without queries
+	ttl       time.Duration // of the targets in job
 	coredns   string        // path of the built server, or of that which is measured in its place
 	bounded   string        // path of that for the contestants with secondary
 	old       string        // path of the server that compare measures beside it

@@ -81,7 +81,7 @@ func (b *bench) storm() (before, during, lookups float64, err error) {
 	if left := time.Until(end); left < stormTTL/10+probeLength+5*time.Second {
 		return 0, 0, 0, fmt.Errorf("the start took too long: %s are left", left)
 	}
-	if before, err = b.probe(s.addr); err != nil {
+	if before, err = b.probe(s.addr, "fresh."+zone); err != nil {
 		return 0, 0, 0, err
 	}
 	// The prefetch window is the last tenth of the TTL.
@@ -92,7 +92,7 @@ func (b *bench) storm() (before, during, lookups float64, err error) {
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	if during, err = b.probe(s.addr); err != nil {
+	if during, err = b.probe(s.addr, "fresh."+zone); err != nil {
 		return 0, 0, 0, err
 	}
 	last, err := scrape(monitor)
@@ -110,13 +110,13 @@ func (b *bench) load(s *server, queries string, length time.Duration) (*exec.Cmd
 	return cmd, cmd.Start()
 }
 
-// probe runs runProbe on the core of the clients, and returns the 99th percentile in microseconds.
-func (b *bench) probe(addr string) (float64, error) {
+// probe runs runProbe for name on the core of the clients, and returns the 99th percentile in microseconds.
+func (b *bench) probe(addr, name string) (float64, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
-	out, err := b.client(self, "probe", addr, "fresh."+zone).Output()
+	out, err := b.client(self, "probe", addr, name).Output()
 	if err != nil {
 		return 0, err
 	}

@@ -2,82 +2,123 @@ package limit
 
 import (
 	"iter"
+	"strconv"
 	"sync"
-
-	"golang.org/x/sync/errgroup"
 )
 
-// InTurn calls do with a pointer to each element of the queues: one of each queue after the other, so that no queue waits
-// for the end of another. Calls are made at the same time: at most each for one queue, and at most all for all of them. The
-// elements of a queue have their order. InTurn returns when all calls have.
-func InTurn[T any](queues iter.Seq[[]T], each, all int, do func(*T)) {
-	ts := order[T]{each: each}
-	ts.changed.L = &ts.mu
-	for rest := range queues {
-		if len(rest) > 0 {
-			ts.ready = append(ts.ready, &queue[T]{rest: rest})
-		}
-	}
-	ts.unfinished = len(ts.ready)
-	var calls errgroup.Group
-	calls.SetLimit(all)
-	for q, e := ts.next(); e != nil; q, e = ts.next() {
-		calls.Go(func() error {
-			defer ts.end(q)
-			do(e)
-			return nil
-		})
-	}
-	calls.Wait()
-}
+// Turns makes calls with a pointer to each element of queues: one of each queue after the other, so that no queue waits for the end of another.
+// Calls are made at the same time, but only so many, and the elements that wait have no goroutine.
+// It is safe for concurrent use.
+type Turns[T any] struct {
+	each, all int
+	do        func(*T)
 
-// order is the order of the queues of InTurn.
-type order[T any] struct {
-	each int
-
-	mu         sync.Mutex
-	changed    sync.Cond
-	ready      []*queue[T] // with fewer than each calls, in the order of their turns
-	unfinished int         // queues with elements left
+	mu      sync.Mutex
+	queues  map[string]*queue[T] // with elements that wait, or with calls
+	ready   []*queue[T]          // with elements that wait, and with fewer than each calls, in the order of their turns
+	workers int                  // goroutines that call do
+	calls   sync.WaitGroup
 }
 
 type queue[T any] struct {
-	rest  []T
-	calls int // that have begun and have not ended
+	name    string
+	waiting []T
+	calls   int // that have begun and have not ended
 }
 
-// next returns the element whose turn it is, and its queue. It waits until a queue has a turn. The element is nil when
-// none is left.
-func (ts *order[T]) next() (*queue[T], *T) {
+// NewTurns returns Turns that call do, at most each times at once for one queue, and all times for all of them. Both are at least 1.
+func NewTurns[T any](each, all int, do func(*T)) *Turns[T] {
+	return &Turns[T]{each: each, all: all, do: do, queues: make(map[string]*queue[T])}
+}
+
+// InTurn calls do for the elements of the queues as Turns does, and returns when all calls have. It copies no element.
+func InTurn[T any](queues iter.Seq[[]T], each, all int, do func(*T)) {
+	ts := NewTurns(each, all, do)
+	ts.mu.Lock()
+	n := 0
+	for elements := range queues {
+		ts.add(strconv.Itoa(n), elements)
+		n++
+	}
+	ts.begin()
+	ts.mu.Unlock()
+	ts.Wait()
+}
+
+// Add adds elements at the end of the queue with that name. It does not wait. The elements belong to the Turns then.
+func (ts *Turns[T]) Add(name string, elements []T) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	for len(ts.ready) == 0 {
-		if ts.unfinished == 0 {
-			return nil, nil
-		}
-		ts.changed.Wait()
+	ts.add(name, elements)
+	ts.begin()
+}
+
+// Wait returns when no element waits, and all calls have returned. Add must not be called meanwhile.
+func (ts *Turns[T]) Wait() { ts.calls.Wait() }
+
+func (ts *Turns[T]) add(name string, elements []T) {
+	if len(elements) == 0 {
+		return
 	}
+	q := ts.queues[name]
+	if q == nil {
+		q = &queue[T]{name: name}
+		ts.queues[name] = q
+	}
+	if len(q.waiting) > 0 {
+		q.waiting = append(q.waiting, elements...)
+		return
+	}
+	q.waiting = elements
+	if q.calls < ts.each {
+		ts.ready = append(ts.ready, q)
+	}
+}
+
+// begin begins as many calls as there may be.
+func (ts *Turns[T]) begin() {
+	for ts.workers < ts.all && len(ts.ready) > 0 {
+		q, e := ts.take()
+		ts.workers++
+		ts.calls.Go(func() { ts.work(q, e) })
+	}
+}
+
+// work calls do for e, an element of q, and then for the elements whose turn it is.
+func (ts *Turns[T]) work(q *queue[T], e *T) {
+	for more := true; more; {
+		ts.do(e)
+		ts.mu.Lock()
+		ts.end(q)
+		if more = len(ts.ready) > 0; more {
+			q, e = ts.take()
+		} else {
+			ts.workers--
+		}
+		ts.mu.Unlock()
+	}
+}
+
+// take takes the element whose turn it is out of its queue. There has to be one.
+func (ts *Turns[T]) take() (*queue[T], *T) {
 	q := ts.ready[0]
 	ts.ready[0], ts.ready = nil, ts.ready[1:]
-	e := &q.rest[0]
-	q.rest = q.rest[1:]
+	e := &q.waiting[0]
+	q.waiting = q.waiting[1:]
 	q.calls++
-	switch {
-	case len(q.rest) == 0:
-		ts.unfinished--
-	case q.calls < ts.each:
+	if len(q.waiting) > 0 && q.calls < ts.each {
 		ts.ready = append(ts.ready, q)
 	}
 	return q, e
 }
 
 // end notes that a call for an element of q has ended.
-func (ts *order[T]) end(q *queue[T]) {
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
+func (ts *Turns[T]) end(q *queue[T]) {
 	q.calls--
-	if len(q.rest) > 0 && q.calls == ts.each-1 { // it has had no turn since it had so many
+	switch {
+	case len(q.waiting) > 0 && q.calls == ts.each-1: // it has had no turn since it had so many
 		ts.ready = append(ts.ready, q)
-		ts.changed.Signal()
+	case len(q.waiting) == 0 && q.calls == 0:
+		delete(ts.queues, q.name)
 	}
 }

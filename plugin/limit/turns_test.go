@@ -1,6 +1,7 @@
 package limit_test
 
 import (
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -64,6 +65,59 @@ func TestInTurnSlow(t *testing.T) {
 		}
 		if n := ended.Load(); n != int32(len(quick)) {
 			t.Errorf("%d quick calls", n)
+		}
+	})
+}
+
+// Elements that are added later take their turn too, and those that wait have no goroutine. A queue to which elements are added
+// all the time has no more calls than it may have, and does not keep another waiting.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each, all = 3, 5
+		var mu sync.Mutex
+		calls, most := map[string]int{}, map[string]int{}
+		ended := map[string]int{}
+		ts := limit.NewTurns(each, all, func(name *string) {
+			mu.Lock()
+			for _, n := range []string{*name, "all"} {
+				calls[n]++
+				most[n] = max(most[n], calls[n])
+			}
+			mu.Unlock()
+			time.Sleep(time.Second)
+			mu.Lock()
+			defer mu.Unlock()
+			calls[*name]--
+			calls["all"]--
+			ended[*name]++
+		})
+		before := runtime.NumGoroutine()
+		for range 1000 {
+			ts.Add("busy", []string{"busy", "busy"})
+		}
+		if n := runtime.NumGoroutine() - before; n != each {
+			t.Errorf("%d goroutines, want %d", n, each)
+		}
+		time.Sleep(10*time.Second + 500*time.Millisecond)
+		ts.Add("other", []string{"other", "other", "other"})
+		ts.Add("none", nil)
+		if n := runtime.NumGoroutine() - before; n != all {
+			t.Errorf("%d goroutines, want %d", n, all)
+		}
+		time.Sleep(2 * time.Second)
+		mu.Lock()
+		if ended["other"] != 3 {
+			t.Errorf("%d of the other queue have ended after 2 s, want 3", ended["other"])
+		}
+		mu.Unlock()
+		ts.Wait()
+		if ended["busy"] != 2000 || most["busy"] != each || most["all"] != all {
+			t.Errorf("%d ended, %v at a time", ended["busy"], most)
+		}
+		ts.Add("busy", []string{"busy"}) // after all have ended
+		ts.Wait()
+		if ended["busy"] != 2001 {
+			t.Errorf("%d ended", ended["busy"])
 		}
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coredns/alias/plugin/limit"
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/records"
 
@@ -36,6 +37,10 @@ const (
 
 	// spread is the time over which background lookups are spread that are due in the same moment.
 	spread = time.Second
+
+	// jobZones is how many zones' lookups the background work has begun at a time, if these have as many as they may. They may
+	// wait in the Lookup, so that zones whose lookups take long do not hold up the others.
+	jobZones = 8
 
 	// maxZones is how many zones there may be: a backend may answer any name with the SOA record of a zone.
 	maxZones = 1_000_000
@@ -113,6 +118,7 @@ type Primary struct {
 	notifier *notifier
 
 	agenda agenda
+	job    [2]*limit.Turns[dueLookup] // lookups of the background work: of targets that do not fail, and of those that do
 
 	mu     sync.RWMutex
 	before *Primary
@@ -136,6 +142,11 @@ func New(cfg Config) *Primary {
 		p.Beat = new(Beat)
 	}
 	p.notifier = newNotifier(cfg.Secondaries, cfg.Notified)
+	for i := range p.job {
+		p.job[i] = limit.NewTurns(cfg.Concurrent, jobZones*cfg.Concurrent, func(d *dueLookup) {
+			p.resolveOne(p.ctx, d.zone, d.expansion, func(x *expansion) { x.busy = false })
+		})
+	}
 	return p
 }
 
@@ -154,6 +165,9 @@ func (p *Primary) Stop() {
 	p.beating.Lock() // what beats now begins no more after this
 	defer p.beating.Unlock()
 	p.wg.Wait()
+	for _, turns := range p.job {
+		turns.Wait()
+	}
 	p.notifier.stop()
 }
 
@@ -219,8 +233,8 @@ func (p *Primary) Refresh() {
 		if z.publish() {
 			p.notifier.notify(z.name)
 		}
-		if due := z.dueBy(now); len(due) > 0 {
-			p.wg.Go(func() { p.resolve(p.ctx, z, due, func(x *expansion) { x.busy = false }) })
+		for i, due := range z.dueBy(now) {
+			p.job[i].Add(z.name, due)
 		}
 	}
 }
@@ -240,6 +254,9 @@ func (p *Primary) resolve(ctx context.Context, z *zone, expansions []*expansion,
 }
 
 func (p *Primary) resolveOne(ctx context.Context, z *zone, x *expansion, then func(*expansion)) {
+	if p.ctx.Err() != nil {
+		return
+	}
 	found, err := p.Lookup(ctx, z.name, x.alias, x.qtype)
 	if p.ctx.Err() != nil {
 		return

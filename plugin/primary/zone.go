@@ -182,19 +182,28 @@ func (z *zone) set(x *expansion, addrs []byte) {
 	z.wake()
 }
 
-// dueBy returns the expansions whose lookups are due at now, and makes them busy. It has Refresh look at z again when the next
-// one is due.
-func (z *zone) dueBy(now time.Time) []*expansion {
+// dueLookup is a lookup that is due.
+type dueLookup struct {
+	zone      *zone
+	expansion *expansion
+}
+
+// dueBy returns the lookups that are due at now, and makes their expansions busy: those of targets that do not fail, and then
+// those of the ones that do. It has Refresh look at z again when the next one is due.
+func (z *zone) dueBy(now time.Time) (due [2][]dueLookup) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	var due []*expansion
 	var next time.Time
 	for _, x := range z.expansions {
 		switch {
 		case x.busy:
 		case !now.Before(x.due):
 			x.busy = true
-			due = append(due, x)
+			of := &due[0]
+			if x.err != nil {
+				of = &due[1]
+			}
+			*of = append(*of, dueLookup{z, x})
 		case next.IsZero() || x.due.Before(next):
 			next = x.due
 		}
