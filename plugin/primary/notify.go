@@ -10,7 +10,7 @@ import (
 	"github.com/coredns/alias/plugin/records"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -20,6 +20,10 @@ const (
 
 	// maxNotifies is how many NOTIFY messages may be in flight to one secondary.
 	maxNotifies = 16
+
+	// notifiesPerSecond is how many NOTIFY messages are sent in a second, to all secondaries. After the start of a server with 100,000
+	// zones, clients' queries get their part of the processor.
+	notifiesPerSecond = 2000
 )
 
 // Secondaries are the secondaries of some zones, as one transfer block of the Corefile states them. Those of the closest
@@ -33,130 +37,141 @@ type Secondaries struct {
 // notifier sends NOTIFY messages. A secondary that does not answer does not delay those to the others. It is safe for
 // concurrent use.
 type notifier struct {
-	secondaries []Secondaries
-	notified    func(zone, outcome string)
-
-	mu    sync.Mutex
-	again map[notification]bool          // those in flight: whether to send them once more
-	rooms map[string]*semaphore.Weighted // by secondary: how many more may be in flight
+	*Config
+	groups []*group // one for each Secondaries
+	pace   *rate.Limiter
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
 
-// notification is the NOTIFY of one zone to one secondary.
-type notification struct{ zone, to string }
-
-func newNotifier(ss []Secondaries, notified func(zone, outcome string)) *notifier {
-	n := &notifier{secondaries: ss, notified: notified, again: make(map[notification]bool), rooms: make(map[string]*semaphore.Weighted)}
+func newNotifier(cfg *Config) *notifier {
+	n := &notifier{Config: cfg, pace: rate.NewLimiter(notifiesPerSecond, maxNotifies)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	for _, s := range cfg.Secondaries {
+		n.groups = append(n.groups, newGroup(s))
+	}
 	return n
 }
 
-// stop ends what is in flight, and waits for it.
+// stop ends what is in flight, and waits for it. notify must not be called meanwhile.
 func (n *notifier) stop() {
-	n.mu.Lock()
 	n.cancel()
-	n.mu.Unlock()
 	n.wg.Wait()
 }
 
 // notify notifies the secondaries of zone, and does not wait for them.
 func (n *notifier) notify(zone string) {
-	ss := n.of(zone)
-	if ss == nil {
+	g := n.of(zone)
+	if g == nil || n.ctx.Err() != nil {
 		return
 	}
-	for _, to := range ss.To {
-		n.queue(notification{zone, to}, ss.Source)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.add(zone)
+	for _, r := range g.receivers {
+		for len(r.zones) < maxNotifies {
+			zone, ok := g.take(r)
+			if !ok {
+				break
+			}
+			n.wg.Go(func() { n.send(g, r, zone) })
+		}
 	}
+	g.trim()
 }
 
-// of returns the secondaries of zone, or nil.
-func (n *notifier) of(zone string) *Secondaries {
-	var found *Secondaries
+// waits reports whether some secondary has not been notified yet of the last change of zone.
+func (n *notifier) waits(zone string) bool {
+	g := n.of(zone)
+	return g != nil && g.waits(zone)
+}
+
+// of returns the group of zone, or nil.
+func (n *notifier) of(zone string) *group {
+	var found *group
 	closest := ""
-	for i, ss := range n.secondaries {
-		if z := ss.Zones.Match(zone); len(z) > len(closest) {
-			found, closest = &n.secondaries[i], z
+	for _, g := range n.groups {
+		if z := g.Zones.Match(zone); len(z) > len(closest) {
+			found, closest = g, z
 		}
 	}
 	return found
 }
 
-// queue starts to send t. If it is in flight, it is sent once more after that, however often queue is called meanwhile.
-func (n *notifier) queue(t notification, source net.IP) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.ctx.Err() != nil {
-		return
-	}
-	if _, ok := n.again[t]; ok {
-		n.again[t] = true
-		return
-	}
-	room := n.rooms[t.to]
-	if room == nil {
-		room = semaphore.NewWeighted(maxNotifies)
-		n.rooms[t.to] = room
-	}
-	n.again[t] = false
-	n.wg.Go(func() {
-		for more := true; more; more = n.more(t) {
-			if room.Acquire(n.ctx, 1) != nil {
-				return
-			}
-			n.send(t, source)
-			room.Release(1)
+// send notifies r of zone, and then of the zones that come next.
+func (n *notifier) send(g *group, r *receiver, zone string) {
+	for more := true; more; {
+		answered := n.try(g, r, zone)
+		g.mu.Lock()
+		r.silent = !answered
+		switch again := r.zones[zone]; {
+		case n.ctx.Err() != nil:
+			more = false
+		case again:
+			r.zones[zone] = false
+		default:
+			delete(r.zones, zone)
+			zone, more = g.take(r)
+			g.trim()
 		}
-	})
-}
-
-// more reports whether t has to be sent once more. If not, it is no longer in flight.
-func (n *notifier) more(t notification) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.again[t] && n.ctx.Err() == nil {
-		n.again[t] = false
-		return true
+		g.mu.Unlock()
 	}
-	delete(n.again, t)
-	return false
 }
 
-// send sends t until the secondary answers, notifyTries times at most.
-func (n *notifier) send(t notification, source net.IP) {
+// try sends a NOTIFY for zone until r accepts it, notifyTries times at most, and reports whether r has answered at all. There is
+// one try when r did not answer the last one and further zones wait: each would wait for ten seconds more.
+func (n *notifier) try(g *group, r *receiver, zone string) (answered bool) {
+	g.mu.Lock()
+	tries := notifyTries
+	if r.silent && r.next < g.end() {
+		tries = 1
+	}
+	g.mu.Unlock()
 	var err error
-	for range notifyTries {
-		if err = n.exchange(t, source); err == nil {
-			n.notified(t.zone, "success")
-			return
+	for i := range tries {
+		if i > 0 {
+			select {
+			case <-time.After(notifyTimeout / 2):
+			case <-n.ctx.Done():
+				return answered
+			}
 		}
-		select {
-		case <-time.After(notifyTimeout / 2):
-		case <-n.ctx.Done():
-			return
+		var m *dns.Msg
+		m, err = n.exchange(zone, r.to, g.Source)
+		answered = answered || m != nil
+		if err == nil && m.Rcode != dns.RcodeSuccess {
+			err = fmt.Errorf("response code %s", dns.RcodeToString[m.Rcode])
+		}
+		if err == nil {
+			n.Notified(zone, "success")
+			return true
+		}
+		if n.ctx.Err() != nil {
+			return answered
 		}
 	}
-	n.notified(t.zone, "failure")
-	log.Warningf("NOTIFY for zone %s was not accepted by %s: %v", t.zone, t.to, err)
+	n.Notified(zone, "failure")
+	n.Limited(log.Warningf, "NOTIFY for zone %s was not accepted by %s: %v", zone, r.to, err)
+	return answered
 }
 
-func (n *notifier) exchange(t notification, source net.IP) error {
+// exchange sends a NOTIFY and returns the response.
+func (n *notifier) exchange(zone, to string, source net.IP) (*dns.Msg, error) {
+	if err := n.pace.Wait(n.ctx); err != nil {
+		return nil, err
+	}
 	client := dns.Client{Timeout: notifyTimeout}
 	if source != nil {
 		client.Dialer = &net.Dialer{LocalAddr: &net.UDPAddr{IP: source}}
 	}
-	conn, err := client.DialContext(n.ctx, t.to)
+	conn, err := client.DialContext(n.ctx, to)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(n.ctx, func() { conn.Close() })() // the client's reads do not follow the context
-	m, _, err := client.ExchangeWithConn(new(dns.Msg).SetNotify(t.zone), conn)
-	if err == nil && m.Rcode != dns.RcodeSuccess {
-		err = fmt.Errorf("response code %s", dns.RcodeToString[m.Rcode])
-	}
-	return err
+	m, _, err := client.ExchangeWithConn(new(dns.Msg).SetNotify(zone), conn)
+	return m, err
 }

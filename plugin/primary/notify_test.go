@@ -1,9 +1,11 @@
 package primary_test
 
 import (
+	"fmt"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -249,6 +251,74 @@ func TestNotifyMany(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("the stop took %s", took)
 	}
+}
+
+// A secondary that has not answered gets one NOTIFY for each further zone that waits. When it answers again, all are sent soon.
+func TestNotifySilent(t *testing.T) {
+	t.Parallel()
+	var answers atomic.Bool
+	got := make(chan string, 1000)
+	up := upstream.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		got <- r.Question[0].Name
+		if answers.Load() {
+			w.WriteMsg(new(dns.Msg).SetReply(r))
+		}
+	})
+	zones := make(map[string]*file.Zone)
+	for i := range 100 {
+		name := fmt.Sprintf("z%d.example.org.", i)
+		zones[name] = zoneOf(t, name, 7, name+" 60 IN ALIAS target.example.")
+	}
+	s := notifying(t, newResolver(nil), &backend{zones: zones}, primary.Secondaries{Zones: records.Zones{"org.": {}}, To: []string{up.Addr}})
+	s.Start()
+	sent := make(map[string]int)
+	for len(sent) < 48 { // 16 with five tries, and then 32 with one
+		sent[<-got]++
+	}
+	answers.Store(true)
+	for began := time.Now(); len(sent) < len(zones); {
+		select {
+		case zone := <-got:
+			sent[zone]++
+		case <-time.After(10*time.Second - time.Since(began)):
+			t.Fatalf("%d zones in 10 s", len(sent))
+		}
+	}
+	most := make(map[int]int)
+	for _, n := range sent {
+		most[n]++
+	}
+	if most[5] > 16 || most[2]+most[3]+most[4] > 16 {
+		t.Errorf("NOTIFY messages for a zone: %v", most)
+	}
+}
+
+// What waits to be sent when a reload begins is sent after it, too.
+func TestNotifyReloadWaiting(t *testing.T) {
+	t.Parallel()
+	silent, good := startReceiver(t, -1), startReceiver(t, dns.RcodeSuccess)
+	b := &backend{zones: make(map[string]*file.Zone)}
+	for i := range 20 {
+		name := fmt.Sprintf("z%d.example.org.", i)
+		b.set(name, zoneOf(t, name, 7, name+" 60 IN ALIAS target.example."))
+	}
+	r := newResolver(nil)
+	old := notifying(t, r, b, primary.Secondaries{Zones: records.Zones{"org.": {}}, To: []string{silent.addr}})
+	old.Start()
+	in := func(s *receiver) (n int) {
+		for name := range b.zones {
+			n += min(s.notified(name), 1)
+		}
+		return n
+	}
+	eventually(t, "16 messages come", func() bool { return in(silent) >= 16 })
+	s := newServer(t, r, b, func(cfg *primary.Config) {
+		cfg.Zones, cfg.Before = records.Zones{"org.": {}}, old.Primary
+		cfg.Secondaries = []primary.Secondaries{{Zones: records.Zones{"org.": {}}, To: []string{good.addr}}}
+	})
+	old.Stop()
+	s.Start()
+	eventually(t, "all zones are notified", func() bool { return in(good) == 20 })
 }
 
 // A NOTIFY that is due when a reload begins is sent after it.

@@ -141,7 +141,7 @@ func New(cfg Config) *Primary {
 	if p.Beat == nil {
 		p.Beat = new(Beat)
 	}
-	p.notifier = newNotifier(cfg.Secondaries, cfg.Notified)
+	p.notifier = newNotifier(&p.Config)
 	for i := range p.job {
 		p.job[i] = limit.NewTurns(cfg.Concurrent, jobZones*cfg.Concurrent, func(d *dueLookup) {
 			p.resolveOne(p.ctx, d.zone, d.expansion, func(x *expansion) { x.busy = false })
@@ -202,7 +202,7 @@ func (p *Primary) add(name string, serial uint32) *zone {
 	}
 	if p.before != nil {
 		if before := p.before.zone(name); before != nil {
-			z.succeed(before)
+			z.succeed(before, p.before.notifier.waits(name))
 		}
 	}
 	p.zones[name] = z

@@ -62,12 +62,13 @@ func newZone(name string, serial uint32, a *agenda) *zone {
 // wake has Refresh look at z: there may be something to publish, or to look up.
 func (z *zone) wake() { z.agenda.wake(z, time.Time{}) }
 
-// succeed makes z, which is new, go on where before is, so that secondaries notice nothing of a reload.
-func (z *zone) succeed(before *zone) {
+// succeed makes z, which is new, go on where before is, so that secondaries notice nothing of a reload. unsent says that a NOTIFY of
+// before waits to be sent.
+func (z *zone) succeed(before *zone, unsent bool) {
 	before.mu.Lock()
 	defer before.mu.Unlock()
 	z.own, z.offset, z.gone = before.own, before.offset, before.gone
-	z.notified, z.changed, z.pending = before.notified, before.changed, before.pending
+	z.notified, z.changed, z.pending = before.notified, before.changed, before.pending || unsent
 	for _, x := range before.expansions {
 		z.expansions = append(z.expansions, &expansion{owner: x.owner, qtype: x.qtype, alias: x.alias, addrs: x.addrs, known: x.known, ttl: x.ttl})
 	}
