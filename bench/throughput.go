@@ -185,11 +185,11 @@ func launchPowerDNS(b *bench, resolver string) (*server, error) {
 	for _, n := range addressCounts {
 		named += fmt.Sprintf("zone %q { type master; file %q; };\n", strings.TrimSuffix(zoneName(n), "."), zoneName(n)+"zone.alias")
 	}
-	return b.launchExpanding(b.dir, zoneName(2), named, resolver)
+	return b.launchExpanding(b.dir, zoneName(2), named, resolver, "")
 }
 
-// launchExpanding starts PowerDNS with the zones in named, the text of a named.conf. Its files are in dir.
-func (b *bench) launchExpanding(dir, probe, named, resolver string) (*server, error) {
+// launchExpanding starts PowerDNS with the zones in named, the text of a named.conf, and with more settings. Its files are in dir.
+func (b *bench) launchExpanding(dir, probe, named, resolver, settings string) (*server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -211,7 +211,7 @@ guardian=no
 daemon=no
 disable-syslog=yes
 loglevel=3
-`, zones, port, dir, resolver)
+%s`, zones, port, dir, resolver, settings)
 	if err := os.WriteFile(filepath.Join(dir, "pdns.conf"), []byte(conf), 0o600); err != nil {
 		return nil, err
 	}

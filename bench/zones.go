@@ -254,7 +254,7 @@ func (r *zoneRun) measureRates(size int, h hosted, servers []*server) error {
 			continue
 		}
 		r.figures[i][size].rates = make([]series, len(questions))
-		if c := r.contestant[i]; c.base == "" && c.name != hostedPowerDNS {
+		if !r.contestant[i].expands {
 			fresh[i] = true // it has the addresses
 			continue
 		}

@@ -89,6 +89,7 @@ type zoneContestant struct {
 	launch func(b *bench, h hosted, resolver string) (*server, error)
 	// base is the contestant that has the same backend and no alias, or empty.
 	base     string
+	expands  bool // it looks targets up, so that its first answers are not fresh
 	transfer bool // with the plugin transfer: only its start and its idle time are measured
 	// pause is the interval in which the server must be quiet twice when it has started. It is longer than the pauses of what the
 	// server does in the background then.
@@ -103,6 +104,7 @@ const (
 
 const (
 	hostedPowerDNS = "PowerDNS `expand-alias`, Unbound"
+	uncachedPower  = "PowerDNS without packet cache"
 	hostedNSD      = "NSD, static records"
 )
 
@@ -114,7 +116,7 @@ func zoneContestants() []zoneContestant {
 	var all []zoneContestant
 	for _, be := range backends {
 		all = append(all,
-			zoneContestant{name: "*alias*, " + be.name, base: static(be.name), launch: be.launch(true, ""), pause: longPause},
+			zoneContestant{name: "*alias*, " + be.name, base: static(be.name), expands: true, launch: be.launch(true, ""), pause: longPause},
 			zoneContestant{name: static(be.name), launch: be.launch(false, ""), pause: shortPause})
 	}
 	nsd := func(b *bench, h hosted, _ string) (*server, error) {
@@ -125,7 +127,8 @@ func zoneContestants() []zoneContestant {
 		return b.launchNSD(serverCore, addr, h, "static")
 	}
 	all = append(all,
-		zoneContestant{name: hostedPowerDNS, launch: launchHostedPowerDNS, pause: shortPause},
+		zoneContestant{name: hostedPowerDNS, expands: true, launch: launchHostedPowerDNS(""), pause: shortPause},
+		zoneContestant{name: uncachedPower, expands: true, launch: launchHostedPowerDNS("cache-ttl=0\n"), pause: shortPause},
 		zoneContestant{name: hostedNSD, launch: nsd, pause: shortPause})
 	const (
 		front = "transfer {\nto *\n}\n"
@@ -252,15 +255,18 @@ remote-control:
 `, host, port, dir, zones)
 }
 
-func launchHostedPowerDNS(b *bench, h hosted, resolver string) (*server, error) {
-	dir := h.file("pdns-" + strconv.FormatInt(time.Now().UnixNano(), 36))
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
+// launchHostedPowerDNS returns a function that starts PowerDNS with these settings.
+func launchHostedPowerDNS(settings string) func(b *bench, h hosted, resolver string) (*server, error) {
+	return func(b *bench, h hosted, resolver string) (*server, error) {
+		dir := h.file("pdns-" + strconv.FormatInt(time.Now().UnixNano(), 36))
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return nil, err
+		}
+		var named strings.Builder
+		fmt.Fprintf(&named, "options { directory %q; };\n", h.file("alias"))
+		for i := range h.zones {
+			fmt.Fprintf(&named, "zone %q { type master; file \"db.%[1]s\"; };\n", h.zone(i))
+		}
+		return b.launchExpanding(dir, h.zone(0)+".", named.String(), resolver, settings)
 	}
-	var named strings.Builder
-	fmt.Fprintf(&named, "options { directory %q; };\n", h.file("alias"))
-	for i := range h.zones {
-		fmt.Fprintf(&named, "zone %q { type master; file \"db.%[1]s\"; };\n", h.zone(i))
-	}
-	return b.launchExpanding(dir, h.zone(0)+".", named.String(), resolver)
 }
