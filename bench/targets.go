@@ -77,7 +77,7 @@ func (f *followed) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		text, _ := json.Marshal(f.report())
 		m.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{string(text)}}}
 	case ok && 2*number+1 < len(f.last):
-		f.count(2*number + int(q.Qtype>>1&1)) // A is 1, AAAA is 28
+		f.count(question(number, q.Qtype))
 		m.Answer = hostedAddresses(q, number, f.move.Load(), f.ttl)
 	}
 	w.WriteMsg(m)
@@ -88,6 +88,14 @@ func hostedNumber(name string) (int, bool) {
 	label, ok := strings.CutSuffix(strings.ToLower(name), targets)
 	n, err := strconv.Atoi(strings.TrimPrefix(label, "t"))
 	return n, ok && err == nil
+}
+
+// question returns the number of the question for the addresses of a target.
+func question(number int, qtype uint16) int {
+	if qtype == dns.TypeAAAA {
+		return 2*number + 1
+	}
+	return 2 * number
 }
 
 // hostedAddresses returns the address of a target after so many moves.
