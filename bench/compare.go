@@ -76,25 +76,33 @@ func inFront(plugins string) string {
 // turns are the figures of a server: queries per second, and microseconds of processor time for each query.
 type turns struct{ rate, cost series }
 
-// compareTables returns a table for each of the two. Other load on the machine changes the processor time less than the throughput.
+// compareTables returns the tables of compare.
 func compareTables(figures [][2]turns) string {
-	return compareTable("Queries per second", "%.0f", figures, func(t turns) series { return t.rate }) + "\n" +
-		compareTable("Processor time of a query, microseconds", "%.2f", figures, func(t turns) series { return t.cost })
+	return turnTables([2]string{"old", "new"}, compared, figures)
 }
 
-// compareTable returns a table of the series that of selects: the figures of the old and the new server, the ratio of their medians,
-// and the least and the largest ratio of a round.
-func compareTable(title, format string, figures [][2]turns, of func(turns) series) string {
-	var s strings.Builder
-	fmt.Fprintf(&s, "| %s | old | new | new / old |\n| --- | --- | --- | --- |\n", title)
-	for i, plugins := range compared {
-		before, after := of(figures[i][0]), of(figures[i][1])
-		ratios := make(series, len(before))
-		for round := range ratios {
-			ratios[round] = after[round] / before[round]
+// turnTables returns a table for each of the two kinds of figures. Other load on the machine changes the processor time less than the
+// throughput. sides are the two servers of each row; a row is named after the plugins in it.
+func turnTables(sides [2]string, rows []string, figures [][2]turns) string {
+	table := func(title, format string, of func(turns) series) string {
+		var s strings.Builder
+		s.WriteString(headRow(title, sides[0], sides[1], sides[1]+" / "+sides[0]))
+		for i, plugins := range rows {
+			before, after := of(figures[i][0]), of(figures[i][1])
+			fmt.Fprintf(&s, "| *%s* | %s | %s | %.3f %s |\n", strings.ReplaceAll(plugins, " ", "*, *"), before.format(format),
+				after.format(format), after.median()/before.median(), after.over(before).spread("%.3f"))
 		}
-		fmt.Fprintf(&s, "| *%s* | %s | %s | %.3f %s |\n", strings.ReplaceAll(plugins, " ", "*, *"), before.format(format), after.format(format),
-			after.median()/before.median(), ratios.spread("%.3f"))
+		return s.String()
 	}
-	return s.String()
+	return table("Queries per second", "%.0f", func(t turns) series { return t.rate }) + "\n" +
+		table("Processor time of a query, microseconds", "%.2f", func(t turns) series { return t.cost })
+}
+
+// over returns the ratios of the figures of s and those of other, round by round.
+func (s series) over(other series) series {
+	ratios := make(series, len(s))
+	for round := range ratios {
+		ratios[round] = s[round] / other[round]
+	}
+	return ratios
 }

@@ -5,6 +5,7 @@
 //	go -C bench run . [-rounds N] [-length DURATION] [-idle DURATION] [-zones N,...] [-only REGEXP] [-server PATH] zones
 //	go -C bench run . [-rounds N] [-ttl DURATION] job
 //	go -C bench run . [-rounds N] [-length DURATION] -old PATH compare
+//	go -C bench run . [-rounds N] [-length DURATION] [-zones N,...] catalogs
 //	go -C bench run . generate ALIASES DIRECTORY
 package main
 
@@ -28,7 +29,7 @@ func main() {
 	length := flag.Duration("length", 3*time.Second, "the length of a turn, in whole seconds")
 	load := flag.Int("load", 5000, "queries a second for random aliases in the storm")
 	old := flag.String("old", "", "the server that compare measures beside the built one")
-	zones := flag.String("zones", "1,1000,10000,100000", "the numbers of zones in the measurement zones")
+	zones := flag.String("zones", "1,1000,10000,100000", "the numbers of zones in the measurements zones and catalogs")
 	only := flag.String("only", "", "a regular expression: zones measures only the contestants whose names match")
 	idle := flag.Duration("idle", settled, "how long zones watches the servers without queries")
 	ttl := flag.Duration("ttl", 300*time.Second, "the TTL of the targets in job, in whole seconds")
@@ -85,17 +86,17 @@ var measurements = []measurement{
 	{"zones", (*bench).measureZones}, {"cores", (*bench).measureCores}, {"job", (*bench).measureJob},
 }
 
-// comparison is taken only when the arguments name it.
-var comparison = measurement{"compare", (*bench).measureCompare}
+// optional are those that are taken only when the arguments name them. Their tables are not in README.md.
+var optional = []measurement{{"compare", (*bench).measureCompare}, {"catalogs", (*bench).measureCatalogs}}
 
 // measure takes the measurements that are named.
 func (b *bench) measure(names []string) (err error) {
 	var chosen []measurement
 	for _, name := range names {
-		known := append(slices.Clone(measurements), comparison)
+		known := append(slices.Clone(measurements), optional...)
 		i := slices.IndexFunc(known, func(m measurement) bool { return m.name == name })
 		if i < 0 {
-			return fmt.Errorf("%q is not known: throughput, scale, storm, zones, cores, job or compare", name)
+			return fmt.Errorf("%q is not known: throughput, scale, storm, zones, cores, job, compare or catalogs", name)
 		}
 		chosen = append(chosen, known[i])
 	}
@@ -120,7 +121,7 @@ func (b *bench) measure(names []string) (err error) {
 		}
 		tables = fmt.Sprintf("%s, %d rounds, %s\n\n%s", processor(), b.rounds, time.Now().Format(time.DateOnly), tables)
 		fmt.Println(tables)
-		if b.readme && m.name != comparison.name {
+		if b.readme && !slices.ContainsFunc(optional, func(o measurement) bool { return o.name == m.name }) {
 			if err := writeTables("README.md", m.name, tables); err != nil {
 				return err
 			}

@@ -26,7 +26,7 @@ const (
 )
 
 // packages are the Debian packages that the measurements need.
-var packages = []string{"dnsperf", "unbound", "pdns-server", "pdns-backend-bind", "nsd"}
+var packages = []string{"dnsperf", "unbound", "pdns-server", "pdns-backend-bind", "nsd", "patch"}
 
 // bench is one run of measurements.
 type bench struct {

@@ -83,12 +83,7 @@ func (b *bench) measureZones() (string, error) {
 			return "", err
 		}
 	}
-	// Unbound answers for all names in the zone with the records of its apex.
-	data := "\tlocal-zone: \"hosting.test.\" redirect\n"
-	for _, rr := range []string{"A " + hostedAddress, "AAAA " + hostedAddress6} {
-		data += fmt.Sprintf("\tlocal-data: \"hosting.test. %d IN %s\"\n", hostedTTL, rr)
-	}
-	if r.resolver, err = b.launchResolver(hostedTarget(0), data); err != nil {
+	if r.resolver, err = b.launchHostedResolver(); err != nil {
 		return "", err
 	}
 	for size := range numbers {
@@ -99,6 +94,15 @@ func (b *bench) measureZones() (string, error) {
 	}
 	b.stopAll()
 	return r.tables(), nil
+}
+
+// launchHostedResolver starts Unbound, which answers for all targets: for all names in their zone with the records of its apex.
+func (b *bench) launchHostedResolver() (*server, error) {
+	data := "\tlocal-zone: \"hosting.test.\" redirect\n"
+	for _, rr := range []string{"A " + hostedAddress, "AAAA " + hostedAddress6} {
+		data += fmt.Sprintf("\tlocal-data: \"hosting.test. %d IN %s\"\n", hostedTTL, rr)
+	}
+	return b.launchResolver(hostedTarget(0), data)
 }
 
 // stopBut stops all servers but one.

@@ -207,8 +207,9 @@ func (c *lineCounter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// launchNSD starts NSD with the zone files of one form. It takes the zones from a list, and transfers them to all of this machine.
-func (b *bench) launchNSD(core, addr string, h hosted, form string) (*server, error) {
+// launchNSD starts NSD with the zone files of one form, and those of more zones beside them. NSD takes the zones from a list, and
+// transfers them to all of this machine.
+func (b *bench) launchNSD(core, addr string, h hosted, form string, more ...string) (*server, error) {
 	host, port, _ := net.SplitHostPort(addr)
 	dir := h.file("nsd-" + port)
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -218,6 +219,9 @@ func (b *bench) launchNSD(core, addr string, h hosted, form string) (*server, er
 		fmt.Fprint(w, "# NSD zone list\n# name pattern\n")
 		for i := range h.zones {
 			fmt.Fprintf(w, "add %s hosted\n", h.zone(i))
+		}
+		for _, zone := range more {
+			fmt.Fprintf(w, "add %s hosted\n", zone)
 		}
 	}); err != nil {
 		return nil, err
