@@ -26,7 +26,8 @@ const module = "github.com/coredns/alias"
 // allowed are the packages of this module that a leaf package may import. A leaf never imports the root. What it needs
 // from above comes in as a function or an interface.
 var allowed = map[string][]string{
-	"limit":    {},
+	"priority": {},
+	"limit":    {"priority"},
 	"lookup":   {},
 	"rdata":    {},
 	"store":    {},
@@ -35,7 +36,7 @@ var allowed = map[string][]string{
 	"answers":  {"lookup"},
 	"records":  {"lookup", "answers"}, // of answers, Ref alone: an alias has cached pointers
 	"backend":  {"lookup", "records", "rdata"},
-	"primary":  {"limit", "lookup", "records", "rdata"},
+	"primary":  {"limit", "lookup", "priority", "records", "rdata"},
 }
 
 // imports returns the packages of this module that each package imports, without tests, all by their last element.

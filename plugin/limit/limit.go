@@ -8,10 +8,11 @@
 package limit
 
 import (
-	"container/heap"
 	"container/list"
 	"context"
 	"sync"
+
+	"github.com/coredns/alias/plugin/priority"
 )
 
 // Kind says who waits for a lookup.
@@ -51,10 +52,10 @@ type Limiter struct {
 	mu         sync.Mutex
 	taken      int // lookups in flight
 	background room
-	zones      map[string]*zone // those with background lookups that are in flight or wait
-	turns      [2]turns         // by Lookup.Failing, see index
-	last       int              // index of those that had the last turn
-	clock      uint64           // counts turns
+	zones      map[string]*zone          // those with background lookups that are in flight or wait
+	turns      [2]*priority.Queue[*zone] // by Lookup.Failing, see index
+	last       int                       // index of those that had the last turn
+	clock      uint64                    // counts turns
 }
 
 // zone is what is known of a zone.
@@ -63,42 +64,18 @@ type zone struct {
 	room    room
 	turn    uint64       // when it had its last turn, or came
 	waiting [2]list.List // of waiter, by Lookup.Failing
-	place   [2]int       // one more than that in turns, or 0
+	place   [2]int       // of turns
 }
 
 // waiter is a lookup that waits.
 type waiter struct{ admitted chan struct{} }
 
-// turns is a heap of the zones with a lookup that waits, and for which the zone has room. The next turn is that of the first.
-type turns struct {
-	index int // what the zones' waiting and place have for it
-	zones []*zone
-}
-
-// Len, Less, Swap, Push and Pop implement heap.Interface.
-func (ts *turns) Len() int { return len(ts.zones) }
-
-func (ts *turns) Less(i, j int) bool {
-	a, b := ts.zones[i], ts.zones[j]
-	return a.room.taken < b.room.taken || a.room.taken == b.room.taken && a.turn < b.turn
-}
-
-func (ts *turns) Swap(i, j int) {
-	ts.zones[i], ts.zones[j] = ts.zones[j], ts.zones[i]
-	ts.zones[i].place[ts.index], ts.zones[j].place[ts.index] = i+1, j+1
-}
-
-func (ts *turns) Push(z any) {
-	ts.zones = append(ts.zones, z.(*zone))
-	z.(*zone).place[ts.index] = len(ts.zones)
-}
-
-func (ts *turns) Pop() any {
-	last := len(ts.zones) - 1
-	z := ts.zones[last]
-	ts.zones[last], ts.zones = nil, ts.zones[:last]
-	z.place[ts.index] = 0
-	return z
+// newTurns returns a queue of the zones with a lookup that waits, and for which the zone has room. The next turn is that of the first.
+// index is what the zones' waiting and place have for it.
+func newTurns(index int) *priority.Queue[*zone] {
+	return priority.New(func(a, b *zone) bool {
+		return a.room.taken < b.room.taken || a.room.taken == b.room.taken && a.turn < b.turn
+	}, func(z *zone) *int { return &z.place[index] })
 }
 
 // room is a bound for background lookups and how far it is reached.
@@ -139,7 +116,8 @@ func (l Lookup) isKept() bool { return l.Kind == Prefetch && !l.Failing }
 
 // New returns a Limiter for n lookups, at least 1.
 func New(n int) *Limiter {
-	return &Limiter{size: n, background: room{size: max(n/4, 1)}, zones: make(map[string]*zone), turns: [2]turns{{index: 0}, {index: 1}}}
+	turns := [2]*priority.Queue[*zone]{newTurns(0), newTurns(1)}
+	return &Limiter{size: n, background: room{size: max(n/4, 1)}, zones: make(map[string]*zone), turns: turns}
 }
 
 // PerZone returns how many background lookups of one zone may be in flight.
@@ -243,15 +221,7 @@ func (lr *Limiter) update(z *zone) {
 	waiting := 0
 	for i := range lr.turns {
 		waiting += z.waiting[i].Len()
-		due := z.waiting[i].Len() > 0 && z.room.admits(job(i))
-		switch at := z.place[i] - 1; {
-		case due && at < 0:
-			heap.Push(&lr.turns[i], z)
-		case due:
-			heap.Fix(&lr.turns[i], at)
-		case at >= 0:
-			heap.Remove(&lr.turns[i], at)
-		}
+		lr.turns[i].Update(z, z.waiting[i].Len() > 0 && z.room.admits(job(i)))
 	}
 	if waiting == 0 && z.room.taken == 0 {
 		delete(lr.zones, z.name)
@@ -269,7 +239,7 @@ func (lr *Limiter) admitNext() bool {
 		if lr.turns[lr.last].Len() == 0 || !lr.background.admits(l) {
 			continue
 		}
-		z := lr.turns[lr.last].zones[0]
+		z := lr.turns[lr.last].First()
 		l.Zone = z.name
 		lr.clock++
 		z.turn = lr.clock

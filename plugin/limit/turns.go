@@ -4,31 +4,42 @@ import (
 	"iter"
 	"strconv"
 	"sync"
+
+	"github.com/coredns/alias/plugin/priority"
 )
 
-// Turns makes calls with a pointer to each element of queues: one of each queue after the other, so that no queue waits for the end of another.
-// Calls are made at the same time, but only so many, and the elements that wait have no goroutine.
-// It is safe for concurrent use.
+// Turns makes calls with a pointer to each element of queues, several at the same time. The next turn is that of the queue with the
+// fewest calls that have not ended, so that a queue whose calls take long does not hold up the others; among several, of the one that has
+// had no turn for the longest time. The elements that wait have no goroutine. It is safe for concurrent use.
 type Turns[T any] struct {
 	each, all int
 	do        func(*T)
 
 	mu      sync.Mutex
-	queues  map[string]*queue[T] // with elements that wait, or with calls
-	ready   []*queue[T]          // with elements that wait, and with fewer than each calls, in the order of their turns
-	workers int                  // goroutines that call do
+	queues  map[string]*queue[T]       // with elements that wait, or with calls
+	ready   *priority.Queue[*queue[T]] // with elements that wait, and with fewer than each calls
+	clock   uint64                     // counts turns
+	workers int                        // goroutines that call do
 	calls   sync.WaitGroup
 }
 
 type queue[T any] struct {
 	name    string
 	waiting []T
-	calls   int // that have begun and have not ended
+	calls   int    // that have begun and have not ended
+	turn    uint64 // when it had its last turn, or came
+	place   int    // of ready
+}
+
+// before reports whether the next turn is that of a rather than of b.
+func before[T any](a, b *queue[T]) bool {
+	return a.calls < b.calls || a.calls == b.calls && a.turn < b.turn
 }
 
 // NewTurns returns Turns that call do, at most each times at once for one queue, and all times for all of them. Both are at least 1.
 func NewTurns[T any](each, all int, do func(*T)) *Turns[T] {
-	return &Turns[T]{each: each, all: all, do: do, queues: make(map[string]*queue[T])}
+	ready := priority.New(before[T], func(q *queue[T]) *int { return &q.place })
+	return &Turns[T]{each: each, all: all, do: do, queues: make(map[string]*queue[T]), ready: ready}
 }
 
 // InTurn calls do for the elements of the queues as Turns does, and returns when all calls have. It copies no element.
@@ -62,7 +73,8 @@ func (ts *Turns[T]) add(name string, elements []T) {
 	}
 	q := ts.queues[name]
 	if q == nil {
-		q = &queue[T]{name: name}
+		ts.clock++
+		q = &queue[T]{name: name, turn: ts.clock}
 		ts.queues[name] = q
 	}
 	if len(q.waiting) > 0 {
@@ -70,14 +82,12 @@ func (ts *Turns[T]) add(name string, elements []T) {
 		return
 	}
 	q.waiting = elements
-	if q.calls < ts.each {
-		ts.ready = append(ts.ready, q)
-	}
+	ts.update(q)
 }
 
 // begin begins as many calls as there may be.
 func (ts *Turns[T]) begin() {
-	for ts.workers < ts.all && len(ts.ready) > 0 {
+	for ts.workers < ts.all && ts.ready.Len() > 0 {
 		q, e := ts.take()
 		ts.workers++
 		ts.calls.Go(func() { ts.work(q, e) })
@@ -90,7 +100,7 @@ func (ts *Turns[T]) work(q *queue[T], e *T) {
 		ts.do(e)
 		ts.mu.Lock()
 		ts.end(q)
-		if more = len(ts.ready) > 0; more {
+		if more = ts.ready.Len() > 0; more {
 			q, e = ts.take()
 		} else {
 			ts.workers--
@@ -101,24 +111,26 @@ func (ts *Turns[T]) work(q *queue[T], e *T) {
 
 // take takes the element whose turn it is out of its queue. There has to be one.
 func (ts *Turns[T]) take() (*queue[T], *T) {
-	q := ts.ready[0]
-	ts.ready[0], ts.ready = nil, ts.ready[1:]
+	q := ts.ready.First()
 	e := &q.waiting[0]
 	q.waiting = q.waiting[1:]
 	q.calls++
-	if len(q.waiting) > 0 && q.calls < ts.each {
-		ts.ready = append(ts.ready, q)
-	}
+	ts.clock++
+	q.turn = ts.clock
+	ts.update(q)
 	return q, e
 }
 
 // end notes that a call for an element of q has ended.
 func (ts *Turns[T]) end(q *queue[T]) {
 	q.calls--
-	switch {
-	case len(q.waiting) > 0 && q.calls == ts.each-1: // it has had no turn since it had so many
-		ts.ready = append(ts.ready, q)
-	case len(q.waiting) == 0 && q.calls == 0:
+	ts.update(q)
+	if len(q.waiting) == 0 && q.calls == 0 {
 		delete(ts.queues, q.name)
 	}
+}
+
+// update keeps ready right after a change of q.
+func (ts *Turns[T]) update(q *queue[T]) {
+	ts.ready.Update(q, len(q.waiting) > 0 && q.calls < ts.each)
 }

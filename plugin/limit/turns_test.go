@@ -69,6 +69,33 @@ func TestInTurnSlow(t *testing.T) {
 	})
 }
 
+// A queue whose calls are quick gets the next call that ends, and again, also while all calls are those of queues whose calls take long.
+func TestTurnsQuick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each, all = 3, 9
+		var quick atomic.Int32
+		ts := limit.NewTurns(each, all, func(d *time.Duration) {
+			time.Sleep(*d)
+			if *d == time.Millisecond {
+				quick.Add(1)
+			}
+		})
+		for _, name := range []string{"a", "b", "c", "d"} {
+			slow := make([]time.Duration, 30)
+			for i := range slow {
+				slow[i] = time.Minute
+			}
+			ts.Add(name, slow)
+		}
+		ts.Add("quick", slices.Repeat([]time.Duration{time.Millisecond}, 100))
+		time.Sleep(time.Minute + 200*time.Millisecond)
+		if n := quick.Load(); n != 100 {
+			t.Errorf("%d quick calls, want 100", n)
+		}
+		ts.Wait()
+	})
+}
+
 // Elements that are added later take their turn too, and those that wait have no goroutine. A queue to which elements are added
 // all the time has no more calls than it may have, and does not keep another waiting.
 func TestTurns(t *testing.T) {

@@ -117,7 +117,7 @@ type Primary struct {
 	Config
 	notifier *notifier
 
-	agenda agenda
+	agenda *agenda
 	job    [2]*limit.Turns[dueLookup] // lookups of the background work: of targets that do not fail, and of those that do
 
 	mu     sync.RWMutex
@@ -135,7 +135,7 @@ type Primary struct {
 
 // New returns a Primary. It does nothing in the background before Start, but it transfers zones already.
 func New(cfg Config) *Primary {
-	p := &Primary{Config: cfg, before: cfg.Before, zones: make(map[string]*zone)}
+	p := &Primary{Config: cfg, before: cfg.Before, zones: make(map[string]*zone), agenda: newAgenda()}
 	p.Config.Before = nil // or each instance would hold all before it
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if p.Beat == nil {
@@ -196,7 +196,7 @@ func (p *Primary) add(name string, serial uint32) *zone {
 	if z := p.zones[name]; z != nil {
 		return z
 	}
-	z := newZone(name, serial, &p.agenda)
+	z := newZone(name, serial, p.agenda)
 	if len(p.zones) >= maxZones {
 		return z
 	}
