@@ -117,6 +117,7 @@ func TestReadSource(t *testing.T) {
 	const code = `package p
 
 var count = prometheus.NewCounter(prometheus.CounterOpts{Name: "things_total", Help: "Counter of things."})
+var desc = prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, subsystem, "others_total"), "Counter of others.", nil, nil)
 
 func f() {
 	log.Infof("logged %d", 1)
@@ -138,7 +139,7 @@ func f() {
 			configError:  {"not a name"},
 			lookupFailed: {"timeout", "refused"},
 		},
-		metrics: []string{"things_total"},
+		metrics: []string{"things_total", "others_total"},
 		errors:  []string{"StaleAnswer"},
 	}
 	if diff := cmp.Diff(want, s, cmp.AllowUnexported(source{})); diff != "" {
@@ -172,9 +173,13 @@ func (s *source) noteMetric(options *ast.CompositeLit) {
 	}
 }
 
-// noteCall notes the message in the arguments of a call.
+// noteCall notes the message, or the name of a metric, in the arguments of a call.
 func (s *source) noteCall(file string, expr *ast.CallExpr) {
 	name := nameOf(expr.Fun)
+	if name == "prometheus.BuildFQName" {
+		s.metrics = append(s.metrics, text(expr.Args[2]))
+		return
+	}
 	c, ok := calls[name]
 	if !ok {
 		_, method, _ := strings.Cut(name, ".")
