@@ -13,6 +13,7 @@ import (
 	"context"
 	"hash/fnv"
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,9 @@ const (
 	// jobZones is how many zones' lookups the background work has begun at a time, if these have as many as they may. They may
 	// wait in the Lookup, so that zones whose lookups take long do not hold up the others.
 	jobZones = 8
+
+	// refreshShare is how many zones Refresh looks at before queries have a turn. The runtime lets a goroutine run for 10 ms.
+	refreshShare = 32
 
 	// maxZones is how many zones there may be: a backend may answer any name with the SOA record of a zone.
 	maxZones = 1_000_000
@@ -229,7 +233,10 @@ func (p *Primary) isClosest(z *zone, name string) bool {
 // published serial does not grow faster than the clock.
 func (p *Primary) Refresh() {
 	now := p.Now()
-	for _, z := range p.agenda.take(now) {
+	for i, z := range p.agenda.take(now) {
+		if i%refreshShare == 0 {
+			runtime.Gosched()
+		}
 		if z.publish() {
 			p.notifier.notify(z.name)
 		}
