@@ -72,6 +72,6 @@ func (b *Backend) isApex(name string, own bool) bool {
 	if _, ok := b.cfg.Zones[name]; ok || !own {
 		return ok
 	}
-	soa := b.SOA(lookup.Question{Name: name, Type: dns.TypeSOA})
+	soa := b.Answer(lookup.Question{Name: name, Type: dns.TypeSOA}).SOA(name) // and not b.SOA, which goes on to a zone above
 	return soa != nil && strings.EqualFold(soa.Hdr.Name, name)
 }
