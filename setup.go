@@ -50,12 +50,12 @@ func setup(c *caddy.Controller) error {
 		}
 		cfg.path = store.Canonical(cfg.path)
 	}
-	a := cfg.build()
+	a, origins := cfg.build(), cfg.origins
 	a.bypass = func() []string {
 		if block.Handler("transfer") == nil {
 			return nil
 		}
-		return cfg.origins
+		return origins
 	}
 	hookStartup()
 	at := serverBlock{c.ServerBlockIndex, c.ServerBlockKeys} // and not c, which would keep all that was read
@@ -69,6 +69,7 @@ func setup(c *caddy.Controller) error {
 		a.start()
 		log.Infof("Zones %s, records %d, upstreams %s, timeout %s", strings.Join(cfg.origins, " "), a.records.Len(),
 			strings.Join(cfg.to, " "), cfg.timeout)
+		cfg = nil // the instance keeps this function
 		return nil
 	})
 	// When the process ends, the servers may go on for a while: health's lameduck. After a restart they are stopped.

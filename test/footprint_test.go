@@ -13,6 +13,16 @@ import (
 // goroutines returns how many goroutines with part in their stack the server has whose pprof page is at addr.
 func goroutines(t *testing.T, addr, part string) int {
 	t.Helper()
+	n := countGoroutines(t, addr, part)
+	if n == 0 {
+		t.Fatalf("No goroutine with %q in its stack", part)
+	}
+	return n
+}
+
+// countGoroutines is goroutines where there may be none.
+func countGoroutines(t *testing.T, addr, part string) int {
+	t.Helper()
 	_, body := get(t, "http://"+addr+"/debug/pprof/goroutine?debug=1")
 	n := 0
 	for _, stack := range regexp.MustCompile(`(?m)^(\d+) @ .*\n(#.*\n)*`).FindAllStringSubmatch(body, -1) {
@@ -20,9 +30,6 @@ func goroutines(t *testing.T, addr, part string) int {
 			many, _ := strconv.Atoi(stack[1])
 			n += many
 		}
-	}
-	if n == 0 {
-		t.Fatalf("No goroutine with %q in its stack:\n%s", part, body)
 	}
 	return n
 }
@@ -41,12 +48,24 @@ func files(t *testing.T, server *process) int {
 // would not do: with the race detector it grows with each goroutine.
 func heap(t *testing.T, addr string) int {
 	t.Helper()
+	return memory(t, addr, "HeapAlloc")
+}
+
+// stacks returns how many bytes the stacks take of the server whose pprof page is at addr.
+func stacks(t *testing.T, addr string) int {
+	t.Helper()
+	return memory(t, addr, "Stack")
+}
+
+// memory returns a figure of the Go runtime of the server whose pprof page is at addr, after a garbage collection.
+func memory(t *testing.T, addr, figure string) int {
+	t.Helper()
 	_, body := get(t, "http://"+addr+"/debug/pprof/heap?gc=1&debug=1")
-	alloc := regexp.MustCompile(`# HeapAlloc = (\d+)`).FindStringSubmatch(body)
-	if alloc == nil {
-		t.Fatalf("No HeapAlloc:\n%s", body)
+	found := regexp.MustCompile("# " + figure + ` = (\d+)`).FindStringSubmatch(body)
+	if found == nil {
+		t.Fatalf("No %s:\n%s", figure, body)
 	}
-	n, err := strconv.Atoi(alloc[1])
+	n, err := strconv.Atoi(found[1])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,6 @@
 package backend
 
 import (
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/coredns/alias/plugin/lookup"
@@ -34,34 +32,16 @@ type Answer struct {
 	version *dns.SOA // of the zone, where that is known: while it is the same, the answer is valid
 }
 
-// cached is the cache entry of a question.
-type cached struct {
-	answer   atomic.Pointer[Answer] // the last one, or nil
-	querying sync.Mutex             // held by the caller who queries the backend
-}
-
-// entry returns the cache entry of q, which is added if need be.
-func (b *Backend) entry(q lookup.Question) *cached {
-	if c, ok := b.answers.GetIfPresent(q); ok {
-		return c
-	}
-	c, _ := b.answers.SetIfAbsent(q, new(cached))
-	return c
-}
-
 // last returns the last answer to q, be it valid or not, or nil.
 func (b *Backend) last(q lookup.Question) *Answer {
-	if c, ok := b.answers.GetIfPresent(q); ok {
+	if c := b.answers.find(q); c != nil {
 		return c.answer.Load()
 	}
 	return nil
 }
 
 // Len returns the number of questions with a cache entry, after the evictions that are due.
-func (b *Backend) Len() int {
-	b.answers.CleanUp()
-	return b.answers.EstimatedSize()
-}
+func (b *Backend) Len() int { return b.answers.len() }
 
 // Answer returns what the backend has for q. However many callers ask, the backend is queried once, and then not again for
 // OwnTTL, or for 30 seconds when it is not authoritative. Where ZoneOf finds the zone, it is not queried again before
@@ -95,7 +75,7 @@ func (b *Backend) Alias(q lookup.Question, query bool) *records.Alias {
 }
 
 func (b *Backend) answer(q lookup.Question, received *dns.Msg) *Answer {
-	c := b.entry(q)
+	c := b.answers.entry(q)
 	if a := c.answer.Load(); b.isValid(q, a, received) {
 		return a
 	}

@@ -23,7 +23,6 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/coredns/coredns/plugin/pkg/nonwriter"
 
-	"github.com/maypok86/otter/v2"
 	"github.com/miekg/dns"
 	"golang.org/x/sync/semaphore"
 )
@@ -53,18 +52,14 @@ type Backend struct {
 	ZoneOf ZoneFinder     // finds the zones whose changes can be seen, see ZonesOf; or nil
 
 	cfg     Config
-	answers *otter.Cache[lookup.Question, *cached]
+	answers cache
 	queries *semaphore.Weighted
 	server  atomic.Pointer[dnsserver.Server] // see UseServer; or nil
 }
 
 // New returns the Backend that cfg describes.
 func New(cfg Config) *Backend {
-	return &Backend{
-		cfg:     cfg,
-		answers: otter.Must(&otter.Options[lookup.Question, *cached]{MaximumSize: cfg.Size}),
-		queries: semaphore.NewWeighted(int64(cfg.Concurrent)),
-	}
+	return &Backend{cfg: cfg, answers: cache{size: cfg.Size}, queries: semaphore.NewWeighted(int64(cfg.Concurrent))}
 }
 
 // ServeDNS hands a client's message on to the backend, which writes the response to w, or returns the code for one. The

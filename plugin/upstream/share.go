@@ -40,7 +40,7 @@ func (r *Registry) Share(key string, cfg Config) *Share {
 // Start is Upstreams.Start, unless another Share has started them.
 func (s *Share) Start() {
 	r, key, us := s.registry, s.key, s.registry.join(s.key, s.cfg)
-	s.upstream = us
+	s.upstream, s.cfg = us, Config{} // the Upstreams have that of one Share
 	s.leave = sync.OnceFunc(func() { r.leave(key, us) })
 	runtime.AddCleanup(s, func(leave func()) { go leave() }, s.leave)
 }
