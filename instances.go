@@ -2,6 +2,7 @@ package alias
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,52 +52,81 @@ var running = new(instances)
 
 type instances struct {
 	mu  sync.Mutex
-	set map[weak.Pointer[Alias]]struct{}
+	set map[string][]weak.Pointer[Alias] // by the first of their zones: there may be thousands of server blocks
+}
+
+// firstOf returns the zone of zs that sorts first, or "".
+func firstOf(zs records.Zones) string {
+	if len(zs) == 0 {
+		return ""
+	}
+	return slices.Min(slices.Collect(maps.Keys(zs)))
 }
 
 func (is *instances) add(a *Alias) {
 	is.mu.Lock()
 	defer is.mu.Unlock()
 	if is.set == nil {
-		is.set = make(map[weak.Pointer[Alias]]struct{})
+		is.set = make(map[string][]weak.Pointer[Alias])
 	}
-	is.set[weak.Make(a)] = struct{}{}
+	first := firstOf(a.zones)
+	is.set[first] = append(is.set[first], weak.Make(a))
 }
 
 func (is *instances) remove(a *Alias) {
 	is.mu.Lock()
 	defer is.mu.Unlock()
-	delete(is.set, weak.Make(a))
+	is.with(firstOf(a.zones), func(other *Alias) bool { return other != a })
+}
+
+// with calls keep for the instances with that first zone, and removes those for which it returns false. The lock is held.
+func (is *instances) with(first string, keep func(*Alias) bool) {
+	kept := slices.DeleteFunc(is.set[first], func(p weak.Pointer[Alias]) bool {
+		a := p.Value()
+		return a == nil || !keep(a)
+	})
+	if len(kept) == 0 {
+		delete(is.set, first)
+		return
+	}
+	is.set[first] = kept
+}
+
+// each calls do for the instances running now. The lock is held.
+func (is *instances) each(do func(*Alias)) {
+	for first := range is.set {
+		is.with(first, func(a *Alias) bool {
+			do(a)
+			return true
+		})
+	}
 }
 
 // all returns the instances running now.
 func (is *instances) all() []*Alias {
 	is.mu.Lock()
 	defer is.mu.Unlock()
-	as := make([]*Alias, 0, len(is.set))
-	for p := range is.set {
-		if a := p.Value(); a != nil {
-			as = append(as, a)
-		} else {
-			delete(is.set, p)
-		}
-	}
+	var as []*Alias
+	is.each(func(a *Alias) { as = append(as, a) })
 	return as
 }
 
 // primaryFor returns the primary of the one instance that has these zones and transfers them, or nil when there is none
 // or more.
 func (is *instances) primaryFor(zs records.Zones) *primary.Primary {
-	var found *primary.Primary
-	for _, a := range is.all() {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	var found []*primary.Primary
+	is.with(firstOf(zs), func(a *Alias) bool {
 		if a.primary != nil && maps.Equal(a.zones, zs) {
-			if found != nil {
-				return nil
-			}
-			found = a.primary
+			found = append(found, a.primary)
 		}
+		return true
+	})
+	if len(found) != 1 {
+		return nil
 	}
-	return found
+	return found[0]
 }
 
 // start makes a part of what is running. Its records are looked up only when the servers listen, because the upstream
@@ -133,15 +163,15 @@ func (a *Alias) end(final bool) {
 func (is *instances) prime(instance any) {
 	is.mu.Lock()
 	defer is.mu.Unlock()
-	for p := range is.set {
-		if a := p.Value(); a != nil && a.instance == instance && a.begun.CompareAndSwap(false, true) {
+	is.each(func(a *Alias) {
+		if a.instance == instance && a.begun.CompareAndSwap(false, true) {
 			a.share.Serve()
 			a.priming.Go(a.prime)
 			if a.primary != nil {
 				a.primary.Start()
 			}
 		}
-	}
+	})
 }
 
 // prime looks up both families of every record, in the background and as many as the cache holds, and those first that

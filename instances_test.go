@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/alias/plugin/primary"
+	"github.com/coredns/alias/plugin/records"
 	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/coredns/caddy"
@@ -259,5 +261,53 @@ func TestMetricNames(t *testing.T) {
 		"coredns_alias_address_changes_total", "coredns_alias_stale_age_seconds")
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v %v", err, problems)
+	}
+}
+
+// A server block goes on where that of the same zones is, which is found without going over all.
+func TestPrimaryFor(t *testing.T) {
+	const blocks, most = 20_000, 5 * time.Second // each to each would be minutes
+	zonesOf := func(i int) records.Zones {
+		return records.Zones{"example.": {}, fmt.Sprintf("z%d.example.", i): {}, fmt.Sprintf("a%d.example.", i): {}}
+	}
+	is := new(instances)
+	if is.primaryFor(zonesOf(0)) != nil {
+		t.Error("a primary before there is any")
+	}
+	began := time.Now()
+	var as []*Alias
+	for i := range blocks {
+		a := &Alias{zones: zonesOf(i), primary: new(primary.Primary)}
+		is.add(a)
+		as = append(as, a)
+	}
+	for i, a := range as {
+		if is.primaryFor(zonesOf(i)) != a.primary {
+			t.Fatalf("block %d has no primary, or another one", i)
+		}
+	}
+	if n := len(is.all()); n != blocks {
+		t.Errorf("%d instances", n)
+	}
+	is.add(&Alias{zones: zonesOf(1)}) // without transfer
+	twin := &Alias{zones: zonesOf(2), primary: new(primary.Primary)}
+	is.add(twin)
+	few := zonesOf(3)
+	delete(few, "example.")
+	if is.primaryFor(zonesOf(1)) != as[1].primary || is.primaryFor(zonesOf(2)) != nil || is.primaryFor(few) != nil {
+		t.Error("another primary than that of the one with the same zones")
+	}
+	is.remove(twin)
+	if is.primaryFor(zonesOf(2)) != as[2].primary {
+		t.Error("no primary when there is one left")
+	}
+	for _, a := range as {
+		is.remove(a)
+	}
+	if is.primaryFor(zonesOf(1)) != nil {
+		t.Error("a primary of an instance that has stopped")
+	}
+	if took := time.Since(began); took > most {
+		t.Errorf("%d server blocks took %s, want at most %s", blocks, took, most)
 	}
 }

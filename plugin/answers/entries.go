@@ -11,6 +11,7 @@ package answers
 
 import (
 	"iter"
+	"maps"
 	"time"
 	"weak"
 
@@ -65,7 +66,8 @@ type Entries struct {
 	// are down.
 	failures *otter.Cache[lookup.Question, *Entry]
 	file     File                        // nil if there is no copy
-	sizes    map[weak.Pointer[Share]]int // of the shares that have joined; guarded by the registry
+	sizes    map[weak.Pointer[Share]]int // of the shares that have joined; guarded by the registry, and so is size
+	size     int                         // the sum of sizes
 }
 
 // New returns Entries for size answers, at least one, which are neither shared nor copied. now is the clock.
@@ -243,12 +245,32 @@ func (es *Entries) adopt(from *Entries, expired bool) {
 	}
 }
 
+// add adds a share with that size, and remove takes it away.
+func (es *Entries) add(key weak.Pointer[Share], size int) {
+	es.sizes[key] = size
+	es.size += size
+}
+
+func (es *Entries) remove(key weak.Pointer[Share]) {
+	es.size -= es.sizes[key]
+	delete(es.sizes, key)
+}
+
+// servesBefore reports whether a share of es serves that is of another generation than s, with the same zones if
+// sameZones is set.
+func (es *Entries) servesBefore(s *Share, sameZones bool) bool {
+	for p := range es.sizes {
+		o := p.Value()
+		if o != nil && o.generation != s.generation && o.serving.Load() && (!sameZones || maps.Equal(o.zones, s.zones)) {
+			return true
+		}
+	}
+	return false
+}
+
 // resize gives es the size of all shares that have joined, and more.
 func (es *Entries) resize(more int) {
-	size := more
-	for _, n := range es.sizes {
-		size += n
-	}
+	size := es.size + more
 	es.answers.SetMaximum(uint64(size))  // #nosec G115 -- a sum of sizes
 	es.failures.SetMaximum(uint64(size)) // #nosec G115
 }

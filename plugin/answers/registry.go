@@ -1,7 +1,6 @@
 package answers
 
 import (
-	"maps"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -21,8 +20,15 @@ type Registry struct {
 
 	mu       sync.Mutex
 	of       map[Source]*Entries
-	expected map[weak.Pointer[Share]]struct{} // those that join when their server starts
+	expected map[weak.Pointer[Share]]expectation // those that join when their server starts
+	sizes    map[Source]int                      // of those expected, altogether
 	joined   map[weak.Pointer[Share]]*Entries
+}
+
+// expectation is what is expected of a Share, which may be garbage by now.
+type expectation struct {
+	source Source
+	size   int
 }
 
 // NewRegistry returns a Registry without Entries. newFile makes the copy of the Entries of a source that has a path; it
@@ -31,7 +37,8 @@ func NewRegistry(newFile func(Source, *Entries) File, now func() time.Time) *Reg
 	return &Registry{
 		newFile: newFile, now: now,
 		of:       make(map[Source]*Entries),
-		expected: make(map[weak.Pointer[Share]]struct{}),
+		expected: make(map[weak.Pointer[Share]]expectation),
+		sizes:    make(map[Source]int),
 		joined:   make(map[weak.Pointer[Share]]*Entries),
 	}
 }
@@ -55,7 +62,11 @@ func (r *Registry) NewShare(s Source, size int, zones map[string]struct{}) *Shar
 	share := &Share{registry: r, source: s, size: size, zones: zones}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.expected[weak.Make(share)] = struct{}{}
+	key := weak.Make(share)
+	r.expected[key] = expectation{s, size}
+	r.sizes[s] += size
+	// A reload that fails leaves server blocks behind that nothing ends.
+	runtime.AddCleanup(share, func(key weak.Pointer[Share]) { go r.leave(key, false) }, key)
 	return share
 }
 
@@ -72,9 +83,11 @@ func (s *Share) Join(generation any) *Entries {
 	defer r.mu.Unlock()
 	s.generation = generation
 	key := weak.Make(s)
+	r.expectNoMore(key)
+	expected := r.sizes[s.source]
 	es, known := r.of[s.source]
 	if !known {
-		es = newEntries(s.source, r.sizeFor(s), r.now)
+		es = newEntries(s.source, s.size+expected, r.now)
 		if s.source.Path != "" {
 			es.file = r.newFile(s.source, es)
 		}
@@ -85,12 +98,9 @@ func (s *Share) Join(generation any) *Entries {
 		es.file.Open()
 		log.Infof("Cached answers %d, from %s", es.Len(), s.source.Path)
 	}
-	delete(r.expected, key)
 	r.joined[key] = es
-	es.sizes[key] = s.size
-	es.resize(r.sizeFor(s) - s.size)
-	// A reload that fails leaves server blocks behind that nothing ends.
-	runtime.AddCleanup(s, func(key weak.Pointer[Share]) { go r.leave(key, false) }, key)
+	es.add(key, s.size)
+	es.resize(expected)
 	return es
 }
 
@@ -114,39 +124,38 @@ func (r *Registry) Len() int {
 	return n
 }
 
-// sizeFor returns the size of s and of the shares of the same source that are expected to join.
-func (r *Registry) sizeFor(s *Share) int {
-	size := s.size
-	for p := range r.expected {
-		switch o := p.Value(); {
-		case o == nil:
-			delete(r.expected, p)
-		case o != s && o.source == s.source:
-			size += o.size
-		}
+// expectNoMore says that the share that key points to, which may be garbage, is not expected to join any more.
+func (r *Registry) expectNoMore(key weak.Pointer[Share]) {
+	e, ok := r.expected[key]
+	if !ok {
+		return
 	}
-	return size
+	delete(r.expected, key)
+	if r.sizes[e.source] -= e.size; r.sizes[e.source] == 0 {
+		delete(r.sizes, e.source)
+	}
 }
 
 // inherit hands over to es, for s, the answers of the server blocks of other generations. See Join.
 func (r *Registry) inherit(es *Entries, s *Share) {
-	theirs, others := make(map[*Entries]struct{}), make(map[*Entries]struct{})
-	for p, from := range r.joined {
-		switch o := p.Value(); {
-		case o == nil, o.generation == s.generation, !o.serving.Load(), from == es:
-		case o.source.Upstreams == s.source.Upstreams:
-			theirs[from] = struct{}{}
-		case maps.Equal(o.zones, s.zones):
-			others[from] = struct{}{}
+	var theirs, others []*Entries
+	for _, from := range r.of {
+		same := from.source.Upstreams == s.source.Upstreams
+		switch {
+		case from == es, !from.servesBefore(s, !same):
+		case same:
+			theirs = append(theirs, from)
+		default:
+			others = append(others, from)
 		}
 	}
-	for from := range theirs {
+	for _, from := range theirs {
 		es.adopt(from, false)
 	}
 	if len(others) > 1 { // as with the view plugin: which of them s continues is not known
 		return
 	}
-	for from := range others {
+	for _, from := range others {
 		es.adopt(from, true)
 	}
 }
@@ -155,13 +164,13 @@ func (r *Registry) inherit(es *Entries, s *Share) {
 func (r *Registry) leave(key weak.Pointer[Share], final bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.expected, key)
+	r.expectNoMore(key)
 	es, ok := r.joined[key]
 	if !ok {
 		return
 	}
 	delete(r.joined, key)
-	delete(es.sizes, key)
+	es.remove(key)
 	if len(es.sizes) > 0 {
 		if !final {
 			es.resize(0)

@@ -219,3 +219,35 @@ func TestConcurrentShares(t *testing.T) {
 		t.Errorf("%d entries are left", n)
 	}
 }
+
+// The start and the reload of very many server blocks take a time that grows with their number alone.
+func TestManyShares(t *testing.T) {
+	const blocks, most = 20_000, 5 * time.Second // each to each would be minutes
+	r := answers.NewRegistry(nil, time.Now)
+	began := time.Now()
+	var last []*answers.Share
+	for generation := range 3 {
+		var shares []*answers.Share
+		for i := range blocks {
+			shares = append(shares, r.NewShare(answers.Source{Upstreams: "192.0.2.53"}, 10, zones(fmt.Sprintf("z%d.", i))))
+		}
+		var es *answers.Entries
+		for _, share := range shares {
+			es = share.Join(generation)
+			share.Serve()
+		}
+		for _, share := range last {
+			share.Leave(false)
+		}
+		if n := es.Size(); n != 10*blocks {
+			t.Errorf("generation %d: size %d", generation, n)
+		}
+		last = shares
+	}
+	if took := time.Since(began); took > most {
+		t.Errorf("%d server blocks took %s, want at most %s", blocks, took, most)
+	}
+	for _, share := range last {
+		share.Leave(true)
+	}
+}
