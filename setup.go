@@ -245,9 +245,9 @@ type serverBlock struct {
 	keys  []string
 }
 
-// tokens returns the tokens of directive in this server block of the Corefile, which is read once for all server blocks, and
-// the path of the Corefile.
-func (at serverBlock) tokens(directive string) (path string, tokens []caddyfile.Token, err error) {
+// transferTokens returns the tokens of transfer in this server block of the Corefile, which is read once for all server
+// blocks, and the path of the Corefile.
+func (at serverBlock) transferTokens() (path string, tokens []caddyfile.Token, err error) {
 	instances := caddy.Instances()
 	if len(instances) == 0 {
 		return "", nil, errors.New("no instance is running")
@@ -257,13 +257,13 @@ func (at serverBlock) tokens(directive string) (path string, tokens []caddyfile.
 	if err != nil || at.index >= len(blocks) {
 		return "", nil, fmt.Errorf("server block %d of the Corefile is not to be found: %v", at.index, err)
 	}
-	return starting.Caddyfile().Path(), blocks[at.index].Tokens[directive], nil
+	return starting.Caddyfile().Path(), blocks[at.index].Tokens["transfer"], nil
 }
 
 // corefileBlocks has the server blocks of the Corefile while the server starts.
 var corefileBlocks blocks
 
-// blocks has the server blocks of the Corefile of an instance of the server.
+// blocks has the server blocks of the Corefile of an instance of the server, of their directives only transfer.
 type blocks struct {
 	mu       sync.Mutex
 	instance *caddy.Instance
@@ -279,10 +279,14 @@ func (bs *blocks) of(instance *caddy.Instance) ([]caddyfile.ServerBlock, error) 
 	}
 	corefile := instance.Caddyfile()
 	parsed, err := caddyfile.Parse(corefile.Path(), bytes.NewReader(corefile.Body()), nil)
-	if err == nil {
-		bs.instance, bs.parsed = instance, parsed
+	if err != nil {
+		return nil, err
 	}
-	return parsed, err
+	for i, block := range parsed { // a block may have millions of tokens of other directives
+		parsed[i].Tokens = map[string][]caddyfile.Token{"transfer": block.Tokens["transfer"]}
+	}
+	bs.instance, bs.parsed = instance, parsed
+	return parsed, nil
 }
 
 func (bs *blocks) drop() {
@@ -294,7 +298,7 @@ func (bs *blocks) drop() {
 // parseSecondaries returns the secondaries that the transfer plugin of this server block notifies. It notifies one after the
 // other, and has no method that returns them, hence the look into the Corefile, which it has found to be right.
 func parseSecondaries(at serverBlock) ([]primary.Secondaries, error) {
-	path, tokens, err := at.tokens("transfer")
+	path, tokens, err := at.transferTokens()
 	if err != nil {
 		return nil, err
 	}

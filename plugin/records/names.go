@@ -51,7 +51,7 @@ func checkOwner(name string) error {
 // ParseTarget returns the fully qualified name, in lower case, that arg stands for as a target. arg is a host name in
 // full, with or without the final dot, and no address. The error is for the operator, and says what is wrong with arg.
 func ParseTarget(arg string) (string, error) {
-	if _, err := netip.ParseAddr(strings.TrimSuffix(arg, ".")); err == nil {
+	if isAddress(strings.TrimSuffix(arg, ".")) {
 		return "", fmt.Errorf("'%s' is an address and no host name: give the owner an A or AAAA record instead", arg)
 	}
 	if arg == "" {
@@ -59,6 +59,15 @@ func ParseTarget(arg string) (string, error) {
 	}
 	name := dns.Fqdn(strings.ToLower(arg))
 	return name, CheckHostName(name)
+}
+
+// isAddress reports whether arg is an IP address. Most targets are none, and the error of netip would be garbage for each.
+func isAddress(arg string) bool {
+	if !strings.Contains(arg, ":") && strings.TrimRight(arg, "0123456789") == arg { // IPv4 ends in a digit
+		return false
+	}
+	_, err := netip.ParseAddr(arg)
+	return err == nil
 }
 
 // CheckHostName returns an error unless name is a host name (RFC 1123, section 2.1) with labels of at most 63 octets and
