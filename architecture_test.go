@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 	"answers":  {"lookup"},
 	"records":  {"lookup", "answers"}, // of answers, Ref alone: an alias has cached pointers
 	"backend":  {"lookup", "records", "rdata"},
-	"primary":  {"limit", "lookup", "priority", "records", "rdata"},
+	"primary":  {"limit", "lookup", "records", "rdata"},
 }
 
 // imports returns the packages of this module that each package imports, without tests, all by their last element.

@@ -13,7 +13,6 @@ import (
 	"context"
 	"hash/fnv"
 	"io"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,10 +40,12 @@ const (
 
 	// jobZones is how many zones' lookups the background work has begun at a time, if these have as many as they may. They may
 	// wait in the Lookup, so that zones whose lookups take long do not hold up the others.
-	jobZones = 8
+	jobZones = 2
 
-	// refreshShare is how many zones Refresh looks at before queries have a turn. The runtime lets a goroutine run for 10 ms.
-	refreshShare = 32
+	// Refresh looks at refreshShare zones, and then pauses: as long as a goroutine can run on each core, the runtime looks for clients'
+	// queries once in 10 ms only.
+	refreshShare = 64
+	refreshPause = time.Millisecond
 
 	// maxZones is how many zones there may be: a backend may answer any name with the SOA record of a zone.
 	maxZones = 1_000_000
@@ -139,7 +140,7 @@ type Primary struct {
 
 // New returns a Primary. It does nothing in the background before Start, but it transfers zones already.
 func New(cfg Config) *Primary {
-	p := &Primary{Config: cfg, before: cfg.Before, zones: make(map[string]*zone), agenda: newAgenda()}
+	p := &Primary{Config: cfg, before: cfg.Before, zones: make(map[string]*zone), agenda: newAgenda(cfg.Now())}
 	p.Config.Before = nil // or each instance would hold all before it
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if p.Beat == nil {
@@ -234,8 +235,8 @@ func (p *Primary) isClosest(z *zone, name string) bool {
 func (p *Primary) Refresh() {
 	now := p.Now()
 	for i, z := range p.agenda.take(now) {
-		if i%refreshShare == 0 {
-			runtime.Gosched()
+		if i%refreshShare == refreshShare-1 {
+			time.Sleep(refreshPause)
 		}
 		if z.publish() {
 			p.notifier.notify(z.name)

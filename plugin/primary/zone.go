@@ -17,9 +17,9 @@ type zone struct {
 	name    string
 	reading *semaphore.Weighted // held by the goroutine that reads the zone
 
-	agenda *agenda
-	wakeAt time.Time // see agenda, whose lock guards it and place
-	place  int
+	agenda  *agenda
+	awaited bool // it is in this slot of agenda, whose lock guards both
+	slot    int
 
 	mu         sync.Mutex
 	own        uint32 // the zone's own serial, that of the backend
