@@ -16,7 +16,7 @@ type agenda struct {
 
 	mu    sync.Mutex
 	slots map[int][]*zone // a zone that was woken for an earlier time is also where it was before
-	next  int             // the first slot that has not been taken
+	next  int             // no slot before this one is left
 }
 
 func newAgenda(now time.Time) *agenda { return &agenda{began: now, slots: make(map[int][]*zone)} }
@@ -61,6 +61,6 @@ func (a *agenda) take(now time.Time) (zs []*zone) {
 			}
 		}
 	}
-	a.next = max(a.next, last+1)
+	a.next = max(a.next, last)
 	return zs
 }
