@@ -16,7 +16,7 @@ import (
 )
 
 // When many answers expire at once, so many background lookups begin in one go, and per second, so that they do not
-// get in the way of clients: on one core they take a quarter of it.
+// get in the way of clients: on one core they take two thirds of it at most.
 const (
 	paceBurst     = 20
 	pacePerSecond = 10_000

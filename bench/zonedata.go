@@ -82,6 +82,19 @@ func (h hosted) catchAll(w io.Writer, static bool) {
 	}
 }
 
+// apexes writes a zone file with the answers of all zones, for prepacked: those to the queries for what exists.
+func (h hosted) apexes(w io.Writer) {
+	for i := range h.zones {
+		apex := h.zone(i) + "."
+		fmt.Fprintf(w, "%[1]s 3600 IN A %s\n%[1]s 3600 IN MX 10 mail.%[1]s\n", apex, hostedAddress)
+		fmt.Fprintf(w, "%s 3600 IN SOA ns1.hosting.test. hostmaster.hosting.test. 1 86400 7200 2419200 300\n", apex)
+		fmt.Fprintf(w, "mail.%s 3600 IN A 192.0.2.25\n", apex)
+	}
+	for i := h.zones; i < h.aliases; i++ {
+		fmt.Fprintf(w, "%s. 3600 IN A %s\n", h.owner(i), hostedAddress)
+	}
+}
+
 // questions are the queries that are measured, by the name of their file: for the apex of a zone, or for a name below it that does not
 // exist.
 var questions = []struct {
@@ -114,6 +127,7 @@ func (h hosted) generate(turns int) error {
 	files := map[string]func(w io.Writer){
 		h.file("catchall"):        func(w io.Writer) { h.catchAll(w, false) },
 		h.file("catchall.static"): func(w io.Writer) { h.catchAll(w, true) },
+		h.file("apexes"):          h.apexes,
 	}
 	for _, q := range questions {
 		files[h.file(q.name)] = func(w io.Writer) {

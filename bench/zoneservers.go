@@ -129,7 +129,8 @@ func zoneContestants() []zoneContestant {
 	all = append(all,
 		zoneContestant{name: hostedPowerDNS, expands: true, launch: launchHostedPowerDNS(""), pause: shortPause},
 		zoneContestant{name: uncachedPower, expands: true, launch: launchHostedPowerDNS("cache-ttl=0\n"), pause: shortPause},
-		zoneContestant{name: hostedNSD, launch: nsd, pause: shortPause})
+		zoneContestant{name: hostedNSD, launch: nsd, pause: shortPause},
+		zoneContestant{name: ceiling, launch: launchHostedPrepacked, pause: shortPause})
 	const (
 		front = "transfer {\nto *\n}\n"
 		more  = ", with *transfer*"
@@ -257,6 +258,17 @@ pattern:
 remote-control:
 	control-enable: no
 `, host, port, dir, zones)
+}
+
+// launchHostedPrepacked starts the ceiling with the answers of all zones.
+func launchHostedPrepacked(b *bench, h hosted, _ string) (*server, error) {
+	program, err := b.build(".", "./prepacked")
+	if err != nil {
+		return nil, err
+	}
+	name := "prepacked-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	corefile := ".:PORT {\nbind 127.0.0.1\nprepacked\n}\n"
+	return b.launchCorefile(program, []string{"PREPACKED=" + h.file("apexes")}, name, h.zone(0)+".", corefile)
 }
 
 // launchHostedPowerDNS returns a function that starts PowerDNS with these settings.

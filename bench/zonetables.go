@@ -133,7 +133,7 @@ func (r *zoneRun) ratioTable(size int) string {
 		if c.base == "" || c.transfer {
 			continue
 		}
-		for _, other := range []string{c.base, hostedPowerDNS, uncachedPower, hostedNSD} {
+		for _, other := range []string{c.base, hostedPowerDNS, uncachedPower, hostedNSD, ceiling} {
 			j, ok := index[other]
 			if !ok {
 				continue

@@ -1,5 +1,5 @@
 // Command prepacked is CoreDNS with one handler, which writes responses that were packed beforehand: no handler of CoreDNS can be
-// faster. The environment variable PREPACKED names a zone file, whose A records are the answers.
+// faster. The environment variable PREPACKED names a zone file, whose records are the answers. Other names do not exist.
 package main
 
 import (
@@ -32,8 +32,13 @@ func init() {
 
 func main() { coremain.Run() }
 
-// handler has the responses by name, in wire form.
-type handler map[string][]byte
+// handler has the responses by question, in wire form.
+type handler map[question][]byte
+
+type question struct {
+	name  string
+	qtype uint16
+}
 
 func load(file string) (handler, error) {
 	f, err := os.Open(file) // #nosec G703 -- the user names it
@@ -41,23 +46,21 @@ func load(file string) (handler, error) {
 		return nil, err
 	}
 	defer f.Close()
-	messages := make(map[string]*dns.Msg)
+	messages := make(map[question]*dns.Msg)
 	zp := dns.NewZoneParser(f, "", file)
 	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
-		name := rr.Header().Name
-		m := messages[name]
+		q := question{rr.Header().Name, rr.Header().Rrtype}
+		m := messages[q]
 		if m == nil {
-			m = new(dns.Msg).SetQuestion(name, dns.TypeA)
+			m = new(dns.Msg).SetQuestion(q.name, q.qtype)
 			m.Response, m.Authoritative, m.Compress = true, true, true
-			messages[name] = m
+			messages[q] = m
 		}
-		if rr.Header().Rrtype == dns.TypeA {
-			m.Answer = append(m.Answer, rr)
-		}
+		m.Answer = append(m.Answer, rr)
 	}
 	h := make(handler)
-	for name, m := range messages {
-		if h[name], err = m.Pack(); err != nil {
+	for q, m := range messages {
+		if h[q], err = m.Pack(); err != nil {
 			return nil, err
 		}
 	}
@@ -66,9 +69,10 @@ func load(file string) (handler, error) {
 
 // ServeDNS implements plugin.Handler.
 func (h handler) ServeDNS(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	packed, ok := h[strings.ToLower(r.Question[0].Name)]
-	if !ok || r.Question[0].Qtype != dns.TypeA {
-		return dns.RcodeRefused, nil
+	packed, ok := h[question{strings.ToLower(r.Question[0].Name), r.Question[0].Qtype}]
+	if !ok {
+		w.WriteMsg(new(dns.Msg).SetRcode(r, dns.RcodeNameError))
+		return dns.RcodeNameError, nil
 	}
 	response := append(make([]byte, 0, dns.MinMsgSize), packed...)
 	response[0], response[1] = byte(r.Id>>8), byte(r.Id)
