@@ -104,30 +104,17 @@ func (b *bench) measureCatalog(n int, programs [2]string, resolver string) ([][]
 		for q, question := range catalogQuestions {
 			for i := range servers {
 				for patched, s := range servers[i] {
-					if err := b.catalogTurn(s, h.file(question.name), question.rcode, &figures[q][i][patched]); err != nil {
+					rate, cost, err := b.timed(s, h.file(question.name), question.rcode, "-t", "60")
+					if err != nil {
 						return nil, fmt.Errorf("%s, %s: %w", catalogContestants[i], question.name, err)
 					}
+					f := &figures[q][i][patched]
+					f.rate, f.cost = append(f.rate, rate), append(f.cost, cost)
 				}
 			}
 		}
 	}
 	return figures, nil
-}
-
-// catalogTurn measures one turn.
-func (b *bench) catalogTurn(s *server, queries, rcode string, f *turns) error {
-	before, err := s.cpuTime()
-	if err != nil {
-		return err
-	}
-	a, err := b.perf(s, queries, rcode, "-t", "60")
-	if err != nil {
-		return err
-	}
-	after, err := s.cpuTime()
-	f.rate = append(f.rate, a.rate)
-	f.cost = append(f.cost, float64((after-before).Nanoseconds())/1000/float64(a.count))
-	return err
 }
 
 // launchCatalog starts a server that has nothing but the name of the catalog zone. It returns when all members are transferred.

@@ -153,7 +153,7 @@ func (b *bench) jobPull(s *server, resolver, self string, move int, f *jobFigure
 	f.quietProbe, f.jobProbe = append(f.quietProbe, quiet), append(f.jobProbe, during)
 	f.pull = append(f.pull, float64(r.Zones)/r.Seconds)
 	f.failed += r.Failed
-	f.wrong += r.Old + r.Incorrect + 2*jobAliases - r.Current - r.Old - r.Incorrect
+	f.wrong += 2*jobAliases - r.Current
 	return nil
 }
 

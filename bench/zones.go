@@ -203,18 +203,26 @@ func (r *zoneRun) restartForCold(size int, h hosted) error {
 
 // coldTurn measures the queries of a file, each once.
 func (r *zoneRun) coldTurn(s *server, queries string, f *zoneFigures) error {
+	rate, cost, err := r.timed(s, queries, "NOERROR", "-n", "1", "-t", "60", "-l", seconds(coldLimit))
+	if err != nil {
+		return err
+	}
+	f.cold, f.coldTime = append(f.cold, rate), append(f.coldTime, cost)
+	return nil
+}
+
+// timed is perf that returns the queries answered per second, and the processor time of the server for each, in microseconds.
+func (b *bench) timed(s *server, queries, rcode string, options ...string) (rate, cost float64, err error) {
 	before, err := s.cpuTime()
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
-	a, err := r.perf(s, queries, "NOERROR", "-n", "1", "-t", "60", "-l", seconds(coldLimit))
+	a, err := b.perf(s, queries, rcode, options...)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	after, err := s.cpuTime()
-	f.cold = append(f.cold, a.rate)
-	f.coldTime = append(f.coldTime, float64((after-before).Nanoseconds())/1000/float64(a.count))
-	return err
+	return a.rate, float64((after - before).Nanoseconds()) / 1000 / float64(a.count), err
 }
 
 // seconds returns d for an option of dnsperf, which takes whole seconds.
