@@ -46,6 +46,8 @@ type options struct {
 	onFailure  int             // the response code when there is no answer: NOERROR or SERVFAIL
 	targetFrom string          // the metadata label that has the target for a query, or ""
 	text       bool            // TXT responses name the target
+	subnets    subnets         // see client_subnet
+	https      httpsMode       // whether HTTPS queries are answered, and how
 	wireForm   bool            // no plugin has to see the responses as messages, see canWriteWire
 	bypass     func() []string // see CacheBypassZones
 }
@@ -89,6 +91,7 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if r.Opcode != dns.OpcodeQuery || class != dns.ClassINET {
 		return a.backend.ServeDNS(ctx, w, r)
 	}
+	w = a.withDenials(w)
 	q := incoming{Question: question}
 	q.record, q.exists = a.records.Find(q.Name)
 	if a.targetFrom != "" {
@@ -99,13 +102,13 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	case a.text && q.Type == dns.TypeTXT && a.zones.Match(q.Name) != "":
 		text := q // which may not stay on the stack, as q does
 		return a.pass(ctx, textWriter{w, a, &text}, r, &q)
-	case !lookup.IsAddress(q.Type):
+	case !a.follows(q.Type):
 		return a.pass(ctx, w, r, &q)
 	}
 	if al := a.find(&q, false); al != nil {
 		return a.serve(ctx, w, r, q.Question, al)
 	}
-	return a.passAddress(ctx, w, r, &q)
+	return a.passFollowed(ctx, w, r, &q)
 }
 
 // questionOf returns the question of r, and its class.
@@ -120,15 +123,18 @@ func (a *Alias) find(q *incoming, query bool) *records.Alias {
 	if q.record.Alias != nil && a.applies(q.record, q.Question) {
 		return q.record.Alias
 	}
-	if q.target != "" {
-		return a.zones.NewAlias(q.Name, q.target, lookup.NoLimit)
+	if q.target != "" && !(q.Type == dns.TypeHTTPS && a.hasOwnHTTPS(q.Question)) {
+		return a.zones.NewAlias(q.Name, lookup.NoLimit, q.target)
 	}
 	return a.backend.Alias(q.Question, query)
 }
 
 // applies reports whether q is answered with r, which its name has: a wildcard gives way where the backend has the name
-// itself.
+// itself, and any record to HTTPS records of the backend.
 func (a *Alias) applies(r records.Record, q lookup.Question) bool {
+	if q.Type == dns.TypeHTTPS && a.hasOwnHTTPS(q) {
+		return false
+	}
 	if !r.Wildcard {
 		return true
 	}
@@ -157,7 +163,11 @@ func (a *Alias) labelled(ctx context.Context, name string) string {
 // serve writes the answer to q from al as the response to r.
 func (a *Alias) serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q lookup.Question, al *records.Alias) (int, error) {
 	var ans answer
+	if a.subnets.on && !a.subnets.setClient(&ans, r) {
+		return dns.RcodeFormatError, nil
+	}
 	a.resolve(&ans, q, al)
+	ans.setScope()
 	server := a.count(ctx, &ans)
 	if r.IsEdns0() != nil {
 		ans.EDE = ans.extendedError()
@@ -177,7 +187,7 @@ func (a *Alias) count(ctx context.Context, ans *answer) (server string) {
 		staleAge.Observe(ans.age.Seconds())
 	}
 	if metadata.ValueFuncs(ctx) != nil {
-		target, status := ans.alias.Target, ans.status
+		target, status := ans.target, ans.status
 		metadata.SetValueFunc(ctx, "alias/target", func() string { return target })
 		metadata.SetValueFunc(ctx, "alias/status", func() string { return status.String() })
 	}

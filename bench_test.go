@@ -38,7 +38,7 @@ func BenchmarkServeDNS(b *testing.B) {
 	a.cache.now = func() time.Time { return now } // that of an operating system costs the same for all
 	past := a.cache.now().Add(-time.Hour)
 	a.cache.entries.Update(question("stale.example.", dns.TypeA), 0, func(*answers.Entry) *answers.Entry {
-		e := answers.NewEntry(lookup.Outcome{Addrs: []byte{192, 0, 2, 1}, TTL: 60}, past)
+		e := answers.NewEntry(lookup.Outcome{Data: []byte{192, 0, 2, 1}, TTL: 60}, past)
 		return e.Fail(answers.Backoff{Failures: 1, Retry: past.Add(24 * time.Hour), Cause: errDown})
 	})
 	static := zoneFile(b, nil, "example.org. 3600 IN A 192.0.2.1", "example.org. 3600 IN A 192.0.2.2")

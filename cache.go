@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,7 +35,7 @@ type lifetime struct {
 
 // ttl returns for how many seconds e is fresh. limit is the TTL of the alias.
 func (l lifetime) ttl(e *answers.Entry, limit uint32) uint32 {
-	if len(e.Addrs) == 0 {
+	if len(e.Data) == 0 {
 		return e.TTL // a negative answer's TTL has bounds of its own
 	}
 	return l.clamp(min(limit, e.TTL))
@@ -86,46 +85,103 @@ type cache struct {
 
 // get returns the answer to q, what is left of its TTL, and whether it was cached (hit), had to be looked up (miss) or
 // is stale. With failed the entry says why. limit is the TTL of the alias, zone the zone it is in, for the metrics.
-// cached is for the entry of q, or nil.
-func (c *cache) get(q lookup.Question, limit uint32, zone string, cached *answers.Ref) (e *answers.Entry, left time.Duration, s status) {
+// cached is for the entry of q, or nil. A client of whose network nothing is known gets the answer for everybody, when lookups for
+// the network fail or are not worthwhile.
+func (c *cache) get(q lookup.Question, limit uint32, zone string, cached *answers.Ref) (*answers.Entry, time.Duration, status) {
+	e, left, s := c.peek(q, limit, zone, cached)
+	if s == pending {
+		return c.lookUp(q, limit, zone, false)
+	}
+	return e, left, s
+}
+
+// peek is get for a caller that does not wait: with pending, a lookup has to find the answer.
+func (c *cache) peek(q lookup.Question, limit uint32, zone string, cached *answers.Ref) (*answers.Entry, time.Duration, status) {
 	now := c.now()
-	e = c.entries.LoadRef(q, cached)
-	left = c.left(e, limit, now)
+	kept, e := c.find(q, cached)
+	left := c.left(e, limit, now)
 	switch {
 	case e.Answered && left > 0:
 		if left <= c.prefetchWindow(e, limit) && !e.BackingOff(now) {
-			c.prefetch(q, zone, e)
+			c.prefetch(kept, q.Net, zone, e)
 		}
 		return e, left, hit
 	case e.BackingOff(now):
-		return c.staleOrFailed(e, left)
+		return c.staleOrFailed(q, limit, zone, e)
 	case e.Failing() && c.usable(e, left):
-		c.prefetch(q, zone, e)
+		c.prefetch(kept, q.Net, zone, e)
 		return e, left, stale
+	case !e.Answered && !q.Net.IsEverybody() && !c.isWorthwhile(q, zone):
+		return c.staleOrFailed(q, limit, zone, e)
 	}
-	return c.lookUp(q, limit, zone, e)
+	return e, left, pending
 }
 
-// staleOrFailed returns e without a lookup.
-func (c *cache) staleOrFailed(e *answers.Entry, left time.Duration) (*answers.Entry, time.Duration, status) {
+// find returns the entry that a client gets who asks q, and the question that it is of. cached is as in get.
+func (c *cache) find(q lookup.Question, cached *answers.Ref) (kept lookup.Question, e *answers.Entry) {
+	if q.Net.IsEverybody() {
+		return q, c.entries.LoadRef(q, cached)
+	}
+	return c.entries.Find(q)
+}
+
+// staleOrFailed returns e, the entry that a client gets who asks q, without a lookup, or in its place the answer for everybody.
+func (c *cache) staleOrFailed(q lookup.Question, limit uint32, zone string, e *answers.Entry) (*answers.Entry, time.Duration, status) {
+	left := c.left(e, limit, c.now())
 	if c.usable(e, left) {
 		return e, left, stale
 	}
-	return e, left, failed
+	if q.Net.IsEverybody() {
+		return e, left, failed
+	}
+	other, otherLeft, s := c.peek(q.For(lookup.Network{}), limit, zone, nil)
+	switch {
+	case s == hit, s == stale:
+		return other, otherLeft, s
+	case c.usable(other, otherLeft): // and its lookup is pending
+		c.prefetch(q.For(lookup.Network{}), lookup.Network{}, zone, other)
+		return other, otherLeft, stale
+	default:
+		return e, left, failed
+	}
 }
 
-// lookUp waits for a lookup of q. When it fails, e is served stale if it can be. A query that finds a lookup in flight,
-// and has a stale answer, waits a moment only.
-func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, e *answers.Entry) (*answers.Entry, time.Duration, status) {
+// isWorthwhile reports whether q, about a network without an answer, is to be looked up: not while lookups for everybody fail, and
+// not when the answer could not be kept.
+func (c *cache) isWorthwhile(q lookup.Question, zone string) bool {
+	now := c.now()
+	if c.entries.Load(q.For(lookup.Network{})).BackingOff(now) {
+		return false
+	}
+	if c.entries.HasRoom(q, func(e *answers.Entry) bool { return c.left(e, lookup.NoLimit, now) <= 0 }) {
+		return true
+	}
+	networksCapped.WithLabelValues(zone).Inc()
+	return false
+}
+
+// lookUp waits for a lookup of q. When it fails, what is cached is served stale if it can be. A query that finds a lookup in
+// flight, and has a stale answer, waits a moment only. With own, the lookup is for the very network of q: that for a larger one, whose
+// answer had expired, has brought an answer for another part of it.
+func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, own bool) (*answers.Entry, time.Duration, status) {
+	kept, e := c.find(q, nil)
 	left := c.left(e, limit, c.now())
+	switch { // a lookup may have finished since the caller looked
+	case e.Answered && left > 0:
+		return e, left, miss
+	case e.BackingOff(c.now()):
+		return c.staleOrFailed(q, limit, zone, e)
+	case own:
+		kept = q
+	}
 	usable := c.usable(e, left)
-	l, first := c.join(inFlight{Question: q, zone: zone, attempts: c.attempts(usable), entry: e}, false)
+	l, first := c.join(inFlight{Question: kept, net: q.Net, zone: zone, attempts: c.attempts(usable), entry: e}, false)
 	if l == nil {
 		cause := lookup.NetworkFailure("overload", errors.New("too many lookups in flight"))
 		if c.ctx.Err() != nil {
 			cause = lookup.NetworkFailure(lookup.Canceled, nil)
 		}
-		return c.staleOrFailed(e.Fail(answers.Backoff{Cause: cause}), left)
+		return c.staleOrFailed(q, limit, zone, e.Fail(answers.Backoff{Cause: cause}))
 	}
 	switch {
 	case first:
@@ -134,14 +190,15 @@ func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, e *answers.
 		return e, left, stale
 	}
 	<-l.done
-	if l.isCanceled() && c.ctx.Err() == nil {
-		return c.lookUp(q, limit, zone, e)
+	switch {
+	case l.isCanceled() && c.ctx.Err() == nil:
+		return c.lookUp(q, limit, zone, own)
+	case l.entry.Failing():
+		return c.staleOrFailed(q, limit, zone, l.entry)
+	case !l.isFor(q.Net):
+		return c.lookUp(q, limit, zone, true)
 	}
-	left = c.left(l.entry, limit, c.now())
-	if l.entry.Failing() {
-		return c.staleOrFailed(l.entry, left)
-	}
-	return l.entry, left, miss
+	return l.entry, c.left(l.entry, limit, c.now()), miss
 }
 
 // attempts returns how many attempts a lookup may make: one when there is something to serve after its failure.
@@ -154,16 +211,17 @@ func (c *cache) attempts(usable bool) int {
 
 // prefetch looks q up in the background, unless there is no room for it: then the next query tries again. As nobody
 // waits, it makes all attempts, so that all upstreams can be asked.
-func (c *cache) prefetch(q lookup.Question, zone string, e *answers.Entry) {
-	if c.lookUpInBackground(q, zone, e, limit.Lookup{Kind: limit.Prefetch, Zone: zone, Failing: e.Failing()}) == nil {
+// net is the network of the client who asks.
+func (c *cache) prefetch(q lookup.Question, net lookup.Network, zone string, e *answers.Entry) {
+	if c.lookUpInBackground(q, net, zone, e, limit.Lookup{Kind: limit.Prefetch, Zone: zone, Failing: e.Failing()}) == nil {
 		refreshesCount.WithLabelValues("skipped").Inc()
 	}
 }
 
 // lookUpInBackground returns the lookup of q that is in flight now, or nil when there is no room for it. A job has the
 // room already.
-func (c *cache) lookUpInBackground(q lookup.Question, zone string, e *answers.Entry, room limit.Lookup) *inFlight {
-	l, first := c.join(inFlight{Question: q, zone: zone, attempts: c.attempts(false), room: room, entry: e}, room.Kind == limit.Job)
+func (c *cache) lookUpInBackground(q lookup.Question, net lookup.Network, zone string, e *answers.Entry, room limit.Lookup) *inFlight {
+	l, first := c.join(inFlight{Question: q, net: net, zone: zone, attempts: c.attempts(false), room: room, entry: e}, room.Kind == limit.Job)
 	if first {
 		go c.run(l)
 	}
@@ -180,7 +238,7 @@ func (c *cache) await(ctx context.Context, q lookup.Question, ttl uint32, zone, 
 	}
 	l := c.running(q)
 	if room := (limit.Lookup{Kind: limit.Job, Zone: share, Failing: e.Failing()}); l == nil && c.room.Await(ctx, room) == nil {
-		l = c.lookUpInBackground(q, zone, e, room)
+		l = c.lookUpInBackground(q, q.Net, zone, e, room)
 	}
 	if l != nil {
 		select {
@@ -202,12 +260,33 @@ func (c *cache) isSettled(e *answers.Entry, ttl uint32) bool {
 	return e.Answered && c.left(e, ttl, now) > 0 || e.BackingOff(now)
 }
 
-// settle caches how the lookup of q ended, and returns the entry; old is the entry from when it began. An answer
-// replaces the entry, whatever it says; a failure keeps the answer in it.
-func (c *cache) settle(q lookup.Question, zone string, old *answers.Entry, o lookup.Outcome, err error) *answers.Entry {
-	if err != nil {
-		return c.settleFailure(q, old, lookup.AsFailure(err))
+// settle caches how the lookup l ended, and sets its entry, which was that from when it began. An answer replaces the entry,
+// whatever it says; a failure keeps the answer in it.
+func (c *cache) settle(l *inFlight, o lookup.Outcome, err error) {
+	switch {
+	case err != nil:
+		l.entry = c.settleFailure(l.Question, l.entry, lookup.AsFailure(err))
+	case l.net.IsEverybody():
+		l.entry = c.store(l.Question, l.zone, l.entry, o)
+	default:
+		c.settleFor(l, o)
 	}
+}
+
+// settleFor is settle for the answer o to the question of a client of whom the network is known. It is for the networks of its scope.
+func (c *cache) settleFor(l *inFlight, o lookup.Outcome) {
+	l.scope = l.net.Cut(int(o.Scope))
+	l.entry = c.store(l.Question.For(l.scope), l.zone, answers.None, o)
+	if l.scope == lookup.Global {
+		c.store(l.Question.For(lookup.Network{}), l.zone, answers.None, o)
+	}
+	if l.scope != l.Question.Net && l.scope.Holds(l.Question.Net) {
+		c.entries.Remove(l.Question) // or it would be found first
+	}
+}
+
+// store caches the answer o to q, and returns the entry. old is the entry from before, as far as is known.
+func (c *cache) store(q lookup.Question, zone string, old *answers.Entry, o lookup.Outcome) *answers.Entry {
 	before := old
 	e := c.entries.Update(q, c.lag, func(current *answers.Entry) *answers.Entry {
 		if current != answers.None { // it may have been evicted
@@ -219,9 +298,13 @@ func (c *cache) settle(q lookup.Question, zone string, old *answers.Entry, o loo
 	return e
 }
 
+// settleFailure caches a failure, and returns the entry. For networks of which no answer is cached, it is cached once: for Global.
 func (c *cache) settleFailure(q lookup.Question, old *answers.Entry, cause *lookup.Failure) *answers.Entry {
 	if cause.Outcome == lookup.Canceled {
 		return afterFailure(old, cause, c.now())
+	}
+	if !q.Net.IsEverybody() && !old.Answered {
+		q.Net = lookup.Global
 	}
 	before := old
 	e := c.entries.Update(q, c.lag, func(current *answers.Entry) *answers.Entry {
@@ -232,7 +315,7 @@ func (c *cache) settleFailure(q lookup.Question, old *answers.Entry, cause *look
 		if before != old && (c.left(before, lookup.NoLimit, now) > 0 || before.BackingOff(now)) {
 			return current // another server block has an answer meanwhile, or has failed too
 		}
-		if cause.Outcome == lookup.Denied && len(before.Addrs) > 0 && len(lookup.Allowed(before.Addrs, q.Type, c.deny)) == 0 {
+		if cause.Outcome == lookup.Denied && len(before.Data) > 0 && len(lookup.Allowed(before.Data, q.Type, c.deny)) == 0 {
 			before = answers.None // it was cached when these addresses were allowed
 		}
 		return afterFailure(before, cause, now)
@@ -258,19 +341,23 @@ func backoff(failures int) time.Duration {
 }
 
 // logAnswer logs and counts what e changes.
+// There may be very many networks, so what is cached for one of them is neither.
 func (c *cache) logAnswer(q lookup.Question, zone string, old, e *answers.Entry) {
+	if q.Net.Bits() > 0 {
+		return
+	}
 	if old.Failing() {
 		c.log.limited(log.Infof, "Target %s answers again", q)
 	}
-	if old.Answered && !lookup.SameAddrs(old.Addrs, e.Addrs, q.Type) {
+	if old.Answered && !lookup.Same(old.Data, e.Data, q.Type) {
 		addressChanges.WithLabelValues(zone).Inc()
-		c.log.limited(log.Infof, "Target %s changed from %s to %s", q, addrString(old.Addrs, q.Type), addrString(e.Addrs, q.Type))
+		c.log.limited(log.Infof, "Target %s changed from %s to %s", q, dataString(old.Data, q.Type), dataString(e.Data, q.Type))
 	}
 }
 
 // logFailure logs that a target starts to fail.
 func (c *cache) logFailure(q lookup.Question, old, e *answers.Entry) {
-	if old.Failing() {
+	if old.Failing() || q.Net.Bits() > 0 {
 		return
 	}
 	cached := "no answer is cached"
@@ -280,20 +367,14 @@ func (c *cache) logFailure(q lookup.Question, old, e *answers.Entry) {
 	c.log.limited(log.Warningf, "Target %s fails: %s; %s", q, e.Cause, cached)
 }
 
-// addrString returns the addresses for a message, or the first of them.
-func addrString(addrs []byte, qtype uint16) string {
-	if len(addrs) == 0 {
+// dataString returns the records for a message, or the first of them.
+func dataString(data []byte, qtype uint16) string {
+	if len(data) == 0 {
 		return "no address"
 	}
-	size := lookup.AddrLen(qtype)
-	var s []string
-	for a := range slices.Chunk(addrs, size) {
-		if len(s) == maxAddrsLogged {
-			s = append(s, fmt.Sprintf("and %d more", len(addrs)/size-len(s)))
-			break
-		}
-		ip, _ := netip.AddrFromSlice(a)
-		s = append(s, ip.String())
+	s := lookup.Strings(data, qtype)
+	if more := len(s) - maxAddrsLogged; more > 0 {
+		s = append(s[:maxAddrsLogged], fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(s, " ")
 }

@@ -75,9 +75,9 @@ func inBubble(t *testing.T, properties string, f func(t *testing.T, a *Alias, r 
 	a := cfg.build()
 	a.backend.Next = zoneFile(t, nil)
 	synctest.Test(t, func(t *testing.T) {
-		r := &fakeResolver{out: lookup.Outcome{Addrs: addrs1, TTL: 300}}
+		r := &fakeResolver{out: lookup.Outcome{Data: addrs1, TTL: 300}}
 		a.cache = cfg.buildCache(r.resolve)
-		a.cache.entries = answers.New(cfg.size, time.Now)
+		a.cache.entries = answers.New(answers.Size{Everybody: cfg.size}, time.Now)
 		defer a.cache.stop()
 		f(t, a, r)
 	})
@@ -133,7 +133,7 @@ func ask(t *testing.T, a *Alias) (status string, ttl uint32, addrs string) {
 
 func TestTiming(t *testing.T) {
 	const s = time.Second
-	is := func(addrs []byte, ttl uint32) *lookup.Outcome { return &lookup.Outcome{Addrs: addrs, TTL: ttl} }
+	is := func(addrs []byte, ttl uint32) *lookup.Outcome { return &lookup.Outcome{Data: addrs, TTL: ttl} }
 	for name, tc := range map[string]struct {
 		properties string
 		steps      []step
@@ -268,7 +268,7 @@ func TestRecordTTL(t *testing.T) {
 func TestPopularNameNeverWaits(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		r.delay = 450 * time.Millisecond
-		r.say(lookup.Outcome{Addrs: addrs1, TTL: 5}, nil)
+		r.say(lookup.Outcome{Data: addrs1, TTL: 5}, nil)
 		ask(t, a)
 		for range 60 * 50 {
 			time.Sleep(20 * time.Millisecond)
@@ -291,13 +291,13 @@ func TestAddressChanges(t *testing.T) {
 			err  error
 			want float64
 		}{
-			{out: lookup.Outcome{Addrs: two, TTL: 60}}, // the first answer is no change
-			{out: lookup.Outcome{Addrs: owt, TTL: 50}},
-			{out: lookup.Outcome{Addrs: addrs1, TTL: 60}, want: 1},
+			{out: lookup.Outcome{Data: two, TTL: 60}}, // the first answer is no change
+			{out: lookup.Outcome{Data: owt, TTL: 50}},
+			{out: lookup.Outcome{Data: addrs1, TTL: 60}, want: 1},
 			{err: errDown},
-			{out: lookup.Outcome{Addrs: addrs1, TTL: 60}},
-			{out: lookup.Outcome{Addrs: nil, TTL: 60}, want: 1},
-			{out: lookup.Outcome{Addrs: addrs1, TTL: 60}, want: 1},
+			{out: lookup.Outcome{Data: addrs1, TTL: 60}},
+			{out: lookup.Outcome{Data: nil, TTL: 60}, want: 1},
+			{out: lookup.Outcome{Data: addrs1, TTL: 60}, want: 1},
 		} {
 			r.say(tc.out, tc.err)
 			if got := counted(t, changes, func() { ask(t, a) }); got != tc.want {
@@ -379,7 +379,7 @@ func TestPopularNamesSurviveFlood(t *testing.T) {
 							others++
 						}
 						for i := range popular {
-							if len(get("popular%d.example.", i).Addrs) == 0 {
+							if len(get("popular%d.example.", i).Data) == 0 {
 								lost[i]++
 							}
 						}
@@ -410,7 +410,7 @@ func TestChangingTarget(t *testing.T) {
 		for i := range seconds {
 			addrs = slices.Clone(addrs)
 			addrs[0] = byte(i)
-			r.say(lookup.Outcome{Addrs: addrs, TTL: 0}, nil)
+			r.say(lookup.Outcome{Data: addrs, TTL: 0}, nil)
 			for j := range 10 { // ten targets of one kind
 				a.cache.get(question(fmt.Sprintf("t%d.example.", j), dns.TypeAAAA), lookup.NoLimit, "example.org.", nil)
 			}
@@ -441,7 +441,7 @@ func TestFlappingTarget(t *testing.T) {
 		for i := range seconds {
 			r.say(lookup.Outcome{TTL: 5}, nil)
 			if i%3 == 0 {
-				r.say(lookup.Outcome{Addrs: addrs1, TTL: 0}, nil)
+				r.say(lookup.Outcome{Data: addrs1, TTL: 0}, nil)
 			}
 			if status, _, _ := ask(t, a); status == "failure" || status == "stale" {
 				t.Fatalf("second %d: %s", i, status)

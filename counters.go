@@ -30,6 +30,7 @@ const (
 	failed                 // there is no answer
 	fallback               // there is no answer, and the backend's own addresses were served
 	statuses
+	pending = statuses // and none of them: there is no answer yet
 )
 
 func (s status) String() string {

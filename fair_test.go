@@ -69,7 +69,7 @@ func TestDeadTargetsElsewhere(t *testing.T) {
 		prefetched := func(zone string) {
 			t.Helper()
 			e := a.cache.entries.Load(target)
-			skipped := counted(t, refreshesCount.WithLabelValues("skipped"), func() { a.cache.prefetch(target, zone, e) })
+			skipped := counted(t, refreshesCount.WithLabelValues("skipped"), func() { a.cache.prefetch(target, target.Net, zone, e) })
 			if skipped != 0 {
 				t.Errorf("the prefetch of %s was skipped", zone)
 			}
@@ -187,7 +187,7 @@ func TestPrimeInTurn(t *testing.T) {
 	a := cfg.build()
 	inHangingBubble(t, "", func(t *testing.T, other *Alias, r *fakeResolver) {
 		a.cache = cfg.buildCache(other.cache.resolve)
-		a.cache.entries = answers.New(cfg.size, time.Now)
+		a.cache.entries = answers.New(answers.Size{Everybody: cfg.size}, time.Now)
 		defer a.cache.stop()
 		began, healthy, all := time.Now(), time.Duration(0), time.Duration(0)
 		var priming sync.WaitGroup

@@ -20,6 +20,9 @@ import (
 const (
 	paceBurst     = 20
 	pacePerSecond = 10_000
+
+	// networkLookups is how many lookups of one target and type may be in flight for networks of clients.
+	networkLookups = 50
 )
 
 // resolveFunc looks a question up, in at most so many attempts.
@@ -33,6 +36,7 @@ type lookups struct {
 
 	mu       sync.Mutex
 	inFlight map[lookup.Question]*inFlight
+	networks map[lookup.Question]int // lookups for networks that are in flight, by the question without its network
 }
 
 // newLookups returns lookups with room for so many at a time.
@@ -40,6 +44,7 @@ func newLookups(most int) *lookups {
 	room := limit.New(most)
 	return &lookups{
 		room: room, perZone: room.PerZone(), pace: rate.NewLimiter(pacePerSecond, paceBurst), inFlight: make(map[lookup.Question]*inFlight),
+		networks: make(map[lookup.Question]int),
 	}
 }
 
@@ -77,7 +82,10 @@ func (s *lookupsByKey) forget(key string) {
 
 // inFlight is a lookup. Everybody who wants its answer waits for the same one.
 type inFlight struct {
-	lookup.Question
+	lookup.Question                // that of the entry
+	net             lookup.Network // that is asked about: it is in the network of the question
+	scope           lookup.Network // that the answer is for, when it is finished; it has net
+
 	zone     string // for the metrics
 	attempts int
 	room     limit.Lookup // what it needs room for
@@ -111,22 +119,39 @@ func (c *cache) join(l inFlight, admitted bool) (other *inFlight, first bool) {
 	}
 	if newer := c.entries.Load(l.Question); newer != l.entry && newer != answers.None {
 		if newer.Failing() || c.left(newer, lookup.NoLimit, c.now()) > 0 { // a lookup finished since the caller looked
-			return finished(newer), false
+			return finished(newer, l.Question.Net), false
 		}
 		l.entry = newer // it has come out of the file
 	}
-	if c.ctx.Err() != nil || !admitted && !c.room.Try(l.room) {
+	if c.ctx.Err() != nil || !c.networkAdmits(&l) || !admitted && !c.room.Try(l.room) {
 		return nil, false
 	}
+	c.countNetwork(&l, 1)
 	l.began, l.done = time.Now(), make(chan struct{})
 	c.inFlight[l.Question] = &l
 	c.wg.Add(1)
 	return &l, true
 }
 
-// finished returns a lookup that is finished, with its entry.
-func finished(e *answers.Entry) *inFlight {
-	l := &inFlight{done: make(chan struct{}), entry: e}
+// networkAdmits reports whether there is room for l among the lookups for networks. The lock is held.
+func (ls *lookups) networkAdmits(l *inFlight) bool {
+	return l.net.IsEverybody() || ls.networks[l.For(lookup.Network{})] < networkLookups
+}
+
+// countNetwork counts n more lookups like l. The lock is held.
+func (ls *lookups) countNetwork(l *inFlight, n int) {
+	if l.net.IsEverybody() {
+		return
+	}
+	q := l.For(lookup.Network{})
+	if ls.networks[q] += n; ls.networks[q] == 0 {
+		delete(ls.networks, q)
+	}
+}
+
+// finished returns a lookup that is finished, with its entry, which is for the network net.
+func finished(e *answers.Entry, net lookup.Network) *inFlight {
+	l := &inFlight{done: make(chan struct{}), entry: e, scope: net}
 	close(l.done)
 	return l
 }
@@ -140,8 +165,8 @@ func (c *cache) run(l *inFlight) {
 	if background {
 		c.pace.Wait(c.ctx) // a client who joins meanwhile waits too, for as long as perZone lookups take
 	}
-	o, err := c.safely(l.Question, l.attempts)
-	l.entry = c.settle(l.Question, l.zone, l.entry, o, err)
+	o, err := c.safely(l.For(l.net), l.attempts)
+	c.settle(l, o, err)
 	if background {
 		refreshesCount.WithLabelValues(outcomeOf(err)).Inc()
 	}
@@ -157,6 +182,7 @@ func (ls *lookups) running(q lookup.Question) *inFlight {
 func (ls *lookups) finish(l *inFlight) {
 	ls.mu.Lock()
 	delete(ls.inFlight, l.Question)
+	ls.countNetwork(l, -1)
 	ls.mu.Unlock()
 	close(l.done)
 }
@@ -177,6 +203,9 @@ func (c *cache) safely(q lookup.Question, attempts int) (o lookup.Outcome, err e
 func (l *inFlight) isCanceled() bool {
 	return l.entry.Failing() && l.entry.Cause.Outcome == lookup.Canceled
 }
+
+// isFor reports whether the answer of l, which is finished, is for the clients of net.
+func (l *inFlight) isFor(net lookup.Network) bool { return net.IsEverybody() || l.scope.Holds(net) }
 
 // doneWithin waits for l until patience has passed since it began, and reports whether it is finished.
 func (l *inFlight) doneWithin(patience time.Duration) bool {

@@ -73,24 +73,24 @@ func TestOneLookup(t *testing.T) {
 func TestLateToTheLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		a.cache.get(target, lookup.NoLimit, "example.org.", nil)
-		e, _, status := a.cache.lookUp(target, lookup.NoLimit, "example.org.", answers.None)
-		if status != miss || len(e.Addrs) == 0 || r.lookups() != 1 {
+		e, _, status := a.cache.lookUp(target, lookup.NoLimit, "example.org.", false)
+		if status != miss || len(e.Data) == 0 || r.lookups() != 1 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
 		for range 100 {
-			if !finished(e).doneWithin(a.cache.timeout / 5) {
+			if !finished(e, target.Net).doneWithin(a.cache.timeout / 5) {
 				t.Fatal("a finished lookup was not seen as such")
 			}
 		}
 	})
 }
 
-// When an entry is evicted while a query looks at it, the query starts a lookup.
+// When an entry is evicted after a query has looked at it, the query starts a lookup.
 func TestEvictedMeanwhile(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		e, _, _ := a.cache.get(target, lookup.NoLimit, "example.org.", nil)
-		a.cache.entries = answers.New(10, time.Now) // which has not the entry
-		if e, _, status := a.cache.lookUp(target, lookup.NoLimit, "example.org.", e); status != miss || len(e.Addrs) == 0 || r.lookups() != 2 {
+		a.cache.get(target, lookup.NoLimit, "example.org.", nil)
+		a.cache.entries = answers.New(answers.Size{Everybody: 10}, time.Now) // which has not the entry
+		if e, _, status := a.cache.lookUp(target, lookup.NoLimit, "example.org.", false); status != miss || len(e.Data) == 0 || r.lookups() != 2 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
 	})
@@ -138,7 +138,7 @@ func TestFollowersOfAFreshAnswer(t *testing.T) {
 		ask(t, a)
 		time.Sleep(time.Hour)
 		r.delay = 80 * time.Millisecond
-		r.say(lookup.Outcome{Addrs: addrs2, TTL: 300}, nil)
+		r.say(lookup.Outcome{Data: addrs2, TTL: 300}, nil)
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {

@@ -174,7 +174,7 @@ func (is *instances) prime(instance any) {
 	})
 }
 
-// prime looks up both families of every record, in the background and as many as the cache holds, and those first that
+// prime looks up all types of every record, in the background and as many as the cache holds, and those first that
 // have no cached answer.
 func (a *Alias) prime() {
 	a.primeAll(func(e *answers.Entry) bool { return !e.Answered })
@@ -186,11 +186,14 @@ func (a *Alias) prime() {
 // calls at a time than there is room for lookups, so that those of a few zones do not take all.
 func (a *Alias) primeAll(property func(*answers.Entry) bool) {
 	each := a.cache.perZone
-	limit.InTurn(a.records.ByZone(), each, 8*each, func(al *records.Alias) {
-		var families sync.WaitGroup
-		families.Go(func() { a.primeAlias(al, dns.TypeAAAA, property) })
-		a.primeAlias(al, dns.TypeA, property)
-		families.Wait()
+	limit.InTurn(a.records.ByZone(), each, 8*each, func(first *records.Alias) {
+		var lookups sync.WaitGroup
+		for al := range first.All() {
+			for _, qtype := range a.lookedUp() {
+				lookups.Go(func() { a.primeAlias(al, qtype, property) })
+			}
+		}
+		lookups.Wait()
 	})
 }
 
@@ -202,6 +205,7 @@ func (a *Alias) primeAlias(al *records.Alias, qtype uint16, property func(*answe
 	switch {
 	case err != nil: // and so it will be until the Corefile or the zone changes
 		a.warnings.warnOnce("Alias to %s %s fails: %v", al.Target, dns.TypeToString[qtype], err)
+	case d.several != nil: // the targets of records are looked up for these
 	case !d.own && property(a.cache.entries.Load(d.Question)):
 		a.cache.await(a.cache.ctx, d.Question, d.limit, al.Zone, al.Zone)
 	}

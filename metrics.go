@@ -74,6 +74,20 @@ var (
 		Name:      "persist_writes_total",
 		Help:      "Counter of attempts to write answers to the file of persist.",
 	}, []string{"outcome"})
+	// failovers counts how often another target of a failover answers than before.
+	failovers = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "failovers_total",
+		Help:      "Counter of changes of the target that answers for a failover: over to a later target, or back.",
+	}, []string{"zone", "direction"})
+	// networksCapped counts the queries that got an answer for everybody because there were too many networks.
+	networksCapped = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "client_subnet_capped_total",
+		Help:      "Counter of queries whose network was not looked up, because as many answers as may be are cached for networks.",
+	}, []string{"zone"})
 	// cacheEntries is the number of cache entries.
 	cacheEntries = promauto.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: plugin.Namespace,

@@ -58,8 +58,8 @@ func (a *Alias) numbered(ctx context.Context, w dns.ResponseWriter) (context.Con
 	return context.WithValue(ctx, key, true), a.primary.Writer(w)
 }
 
-// passAddress hands an address query to the backend, and answers it when the zone there has an alias for it.
-func (a *Alias) passAddress(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
+// passFollowed hands a query of a type that aliases are followed for to the backend, and answers it when the zone there has an alias for it.
+func (a *Alias) passFollowed(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
 	if a.zones.Match(q.Name) == "" || backend.IsInside(ctx) {
 		return a.pass(ctx, w, r, q)
 	}
@@ -114,7 +114,7 @@ func (a *Alias) completed(ctx context.Context, m *dns.Msg, q *incoming) *dns.Msg
 	n := *m
 	n.Rcode, n.Ns = ans.Rcode, ans.NS
 	n.Answer = slices.DeleteFunc(slices.Clone(m.Answer), func(rr dns.RR) bool { return strings.EqualFold(rr.Header().Name, end.Name) })
-	n.Answer = append(n.Answer, lookup.AddressRecords(end.Question, ans.TTL, ans.Addrs)...)
+	n.Answer = append(n.Answer, lookup.Records(end.Question, ans.TTL, ans.Data)...)
 	return &n
 }
 

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coredns/alias/plugin/answers"
@@ -87,7 +89,21 @@ var properties = map[string]struct {
 	min, max int
 	set      func(cfg *config, args []string) error
 }{
-	"record":   {"NAME TARGET [TTL]", 2, 3, (*config).setRecord},
+	"record": {"NAME TARGET... [TTL]", 2, unbounded, func(cfg *config, args []string) error {
+		return cfg.addRecord(args, false)
+	}},
+	"failover": {"NAME TARGET TARGET... [TTL]", 3, unbounded, func(cfg *config, args []string) error {
+		return cfg.addRecord(args, true)
+	}},
+	"client_subnet": {"[V4 [V6]]", 0, 2, (*config).setSubnets},
+	"https": {"alias|copy", 1, 1, func(cfg *config, args []string) error {
+		mode, ok := map[string]httpsMode{"alias": httpsAlias, "copy": httpsCopy}[args[0]]
+		if !ok {
+			return fmt.Errorf("'%s' is neither alias nor copy", args[0])
+		}
+		cfg.https = mode
+		return nil
+	}},
 	"upstream": {"TO...", 1, unbounded, (*config).setUpstreams},
 	"tls_servername": {"NAME", 1, 1, func(cfg *config, args []string) error {
 		cfg.tlsConfig.ServerName = args[0]
@@ -194,27 +210,63 @@ func (p place) orDefault(byDefault string) string {
 	return p.args[0]
 }
 
-// setRecord parses NAME TARGET [TTL].
-func (cfg *config) setRecord(args []string) error {
+// addRecord parses NAME TARGET... [TTL].
+func (cfg *config) addRecord(args []string, failover bool) error {
 	owner, err := cfg.zones.ParseOwner(args[0], cfg.origins)
 	if err != nil {
 		return err
 	}
-	target, err := records.ParseTarget(args[1])
-	if err != nil {
+	targets, ttl, err := parseTargets(args[1:])
+	switch {
+	case err != nil:
 		return err
-	}
-	if target == owner {
+	case failover && len(targets) == 1:
+		return fmt.Errorf("'%s' has one target: give another, or use record", args[0])
+	case slices.Contains(targets, owner):
 		return fmt.Errorf("'%s' is an alias of itself", args[0])
+	case !cfg.records.Add(owner, ttl, failover, targets...):
+		return fmt.Errorf("'%s' has a record already", args[0])
 	}
-	ttl := uint32(lookup.NoLimit)
-	if len(args) > 2 {
-		if ttl, err = parseTTL(args[2], 0); err != nil {
+	return nil
+}
+
+// parseTargets parses TARGET... [TTL].
+func parseTargets(args []string) (targets []string, ttl uint32, err error) {
+	ttl = lookup.NoLimit
+	for i, arg := range args {
+		if last := i > 0 && i == len(args)-1; last && isTTL(arg) {
+			ttl, err = parseTTL(arg, 0)
+			return targets, ttl, err
+		}
+		target, err := records.ParseTarget(arg)
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case i > 0 && !strings.Contains(arg, "."):
+			return nil, 0, fmt.Errorf("'%s' is neither a duration nor a target: a target of one label ends in a dot here", arg)
+		case slices.Contains(targets, target):
+			return nil, 0, fmt.Errorf("'%s' is given twice", arg)
+		case len(targets) == records.MaxTargets:
+			return nil, 0, fmt.Errorf("'%s' is one target too many: at most %d are allowed", arg, records.MaxTargets)
+		}
+		targets = append(targets, target)
+	}
+	return targets, ttl, nil
+}
+
+// isTTL reports whether arg, which follows a target, is a TTL and not another target.
+func isTTL(arg string) bool {
+	_, err := durations.NewDurationFromArg(arg)
+	return err == nil
+}
+
+// setSubnets parses [V4 [V6]].
+func (cfg *config) setSubnets(args []string) (err error) {
+	cfg.subnets = subnets{on: true, v4: 24, v6: 56}
+	for i, bits := range []*int{&cfg.subnets.v4, &cfg.subnets.v6}[:len(args)] {
+		if *bits, err = parseCount(args[i], 0, []int{32, 128}[i]); err != nil {
 			return err
 		}
-	}
-	if !cfg.records.Add(owner, target, ttl) {
-		return fmt.Errorf("'%s' has a record already", args[0])
 	}
 	return nil
 }
@@ -269,7 +321,7 @@ func (cfg *config) build() *Alias {
 	a := &Alias{
 		zones:    cfg.zones,
 		records:  cfg.records,
-		share:    entries.NewShare(source, cfg.size, cfg.zones),
+		share:    entries.NewShare(source, cfg.sizes(), cfg.zones),
 		options:  cfg.options,
 		warnings: onceLog{max: maxWarnings},
 		labels:   onceLog{max: maxLabelWarnings},
@@ -286,6 +338,14 @@ func (cfg *config) build() *Alias {
 		Now: cfg.now, Warn: a.warnings.warnOnce,
 	})
 	return a
+}
+
+// sizes returns how many answers there may be. With client_subnet, half of them are for networks.
+func (cfg *config) sizes() answers.Size {
+	if !cfg.subnets.on {
+		return answers.Size{Everybody: cfg.size}
+	}
+	return answers.Size{Everybody: max(cfg.size-cfg.size/2, 1), Networks: cfg.size / 2}
 }
 
 // isUnspecified reports whether addr is 0.0.0.0 or ::, which are no address of a server (RFC 1122, section 3.2.1.3, and RFC
@@ -322,6 +382,7 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 
 // primaryConfig returns pc with what a and cfg have to add.
 func (cfg *config) primaryConfig(a *Alias, pc primary.Config) primary.Config {
+	pc.Types = a.types()
 	pc.Zones, pc.Records, pc.Omit, pc.FlattenApex = cfg.zones, cfg.records, cfg.omit, cfg.flatten != backend.FlattenNone
 	pc.Beat, pc.SOA, pc.Lookup = &beat, a.zoneSOA, a.lookupForTransfer
 	pc.Concurrent, pc.Timeout, pc.Now = a.cache.perZone, cfg.timeout, cfg.now

@@ -56,7 +56,7 @@ func TestReadmeMetrics(t *testing.T) {
 	text := readme(t)
 	var want []string
 	descriptions := make(chan *prometheus.Desc, 10)
-	for _, c := range []prometheus.Collector{&answersCount, staleAge, upstreamRequests, requestDuration, refreshesCount, addressChanges, notifiesCount, transfersCount, persistWrites, cacheEntries} {
+	for _, c := range []prometheus.Collector{&answersCount, staleAge, upstreamRequests, requestDuration, refreshesCount, addressChanges, failovers, networksCapped, notifiesCount, transfersCount, persistWrites, cacheEntries} {
 		c.Describe(descriptions)
 		d := (<-descriptions).String()
 		labels := strings.NewReplacer(",", ", ", "{}", "").Replace("{" + strings.Join(matches(`variableLabels: \{([^}]*)\}`, d), "") + "}")
@@ -74,7 +74,7 @@ func TestReadmeMetrics(t *testing.T) {
 }
 
 func TestReadmeSections(t *testing.T) {
-	want := []string{"Name", "Description", "Syntax", "Aliases", "Caching", "Zone Transfers", "Metrics", "Ready", "Metadata", "Log",
+	want := []string{"Name", "Description", "Syntax", "Aliases", "Caching", "Client subnet", "Zone Transfers", "Metrics", "Ready", "Metadata", "Log",
 		"Examples", "Limits", "Checking a zone", "Compatibility", "Bugs", "See Also"}
 	var got []string
 	for _, m := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllStringSubmatch(readme(t), -1) {

@@ -219,7 +219,7 @@ func TestReloadAfterFailure(t *testing.T) {
 		left = append(left, deafInstance(t, 2+i, "example.org", properties+addr))
 	}
 	// The next reload takes over what the running instance has learned meanwhile.
-	a.cache.settle(question("target.example.", dns.TypeA), "", answers.None, lookup.Outcome{Addrs: addrs2, TTL: 300}, nil)
+	settled(a.cache, question("target.example.", dns.TypeA), answers.None, lookup.Outcome{Data: addrs2, TTL: 300}, nil)
 	b := instance(t, 4, "example.org", properties+silent.Addr)
 	a.stop()
 	stale.answers(t, b, "example.org.", "192.0.2.2")

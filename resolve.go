@@ -1,15 +1,12 @@
 package alias
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"time"
 
 	"github.com/coredns/alias/plugin/answers"
-	"github.com/coredns/alias/plugin/backend"
 	"github.com/coredns/alias/plugin/lookup"
-	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/records"
 	"github.com/coredns/alias/plugin/wire"
 
@@ -24,9 +21,13 @@ const maxEmptyTTL = 5
 type answer struct {
 	wire.Response
 	alias  *records.Alias
+	target string         // that answered; several of them with commas
+	net    lookup.Network // that the client is in, as far as it counts
+	scope  uint8          // how many bits of net the answer is for
 	status status
 	age    time.Duration   // how long ago the TTL of a stale answer ran out
 	cause  *lookup.Failure // why it is not a fresh answer, or nil
+	seen   *seen           // of an alias with several targets, or nil
 }
 
 // extendedError returns the Extended DNS Error (RFC 8914) that says why ans is not fresh, or nil if it is.
@@ -44,64 +45,109 @@ func (ans *answer) extendedError() *dns.EDNS0_EDE {
 	return ede
 }
 
-// resolve sets ans, which is empty, to the answer to q from al: from this server's own data, from what is cached or an
-// upstream answers, and without all these from the backend's own addresses. An answer is set and not returned, because
+// resolve sets ans, which is empty but for the client's network, to the answer to q from al: from this server's own data, from
+// what is cached or an upstream answers, and without all these from the backend's own addresses. An answer is set and not returned, because
 // the goroutine of a query has a small stack, and each copy brings it nearer to the size where the runtime moves it.
 func (a *Alias) resolve(ans *answer, q lookup.Question, al *records.Alias) {
 	ans.alias = al
+	if al.Next == nil {
+		a.resolveTarget(ans, q, al, true)
+	} else {
+		a.resolveTargets(ans, q, al)
+	}
+	switch {
+	case len(ans.Data) > 0 && q.Type == dns.TypeHTTPS:
+		ans.Data = a.consistent(ans.Data, q, ans.net, al)
+	case len(ans.Data) > 0:
+	case ans.status == failed:
+		a.fallBack(ans, q)
+	case ans.status == stale:
+		ans.NS = a.authority(q, a.staleTTL)
+	default:
+		ans.NS = a.authority(q, lookup.NoLimit)
+	}
+}
+
+// resolveTarget sets ans to what the target of al, which is one of the alias's, has for q. Without wait, it begins no lookup to wait
+// for: then the status is pending, and the cause is that of the last failure.
+func (a *Alias) resolveTarget(ans *answer, q lookup.Question, al *records.Alias, wait bool) {
+	ans.target = al.Target
+	if q.Type == dns.TypeHTTPS && a.https == httpsAlias {
+		ans.set(lookup.AliasMode(al.Target), hit, a.cache.clamp(al.TTL))
+		return
+	}
 	if !al.Inside {
-		a.setCached(ans, q, &destination{Question: lookup.Question{Name: al.Target, Type: q.Type}, limit: al.TTL}, al.Cached(q.Type))
+		a.setCached(ans, &destination{Question: lookup.Question{Name: al.Target, Type: q.Type}, limit: al.TTL}, al.Cached(q.Type), wait)
 		return
 	}
 	d, err := a.locate(al, q.Type)
 	switch {
 	case err != nil:
 		a.warnings.warnOnce("Alias to %s %s fails: %v", al.Target, dns.TypeToString[q.Type], err)
-		a.setFailure(ans, q, lookup.AsFailure(err))
+		ans.status, ans.cause = failed, lookup.AsFailure(err)
 	case d.own:
-		a.set(ans, q, d.addrs, hit, a.cache.clamp(d.limit))
+		ans.set(d.data, hit, a.cache.clamp(d.limit))
+	case d.several != nil:
+		a.resolveNested(ans, q, &d)
 	default:
-		a.setCached(ans, q, &d, nil) // where the alias leads may change, so it keeps no cached pointer
+		a.setCached(ans, &d, nil, wait) // where the alias leads may change, so it keeps no cached pointer
 	}
 }
 
-// setCached sets ans from the cache, for the destination of the alias. cached is its cached pointer, or nil.
-func (a *Alias) setCached(ans *answer, q lookup.Question, d *destination, cached *answers.Ref) {
-	e, left, status := a.cache.get(d.Question, d.limit, ans.alias.Zone, cached)
+// resolveNested sets ans to what an alias with several targets has for q, to which another alias leads inside ZONES.
+func (a *Alias) resolveNested(ans *answer, q lookup.Question, d *destination) {
+	if ans.seen == nil {
+		ans.seen = new(seen)
+	}
+	if !ans.seen.add(d.Name) {
+		ans.status, ans.cause = failed, lookup.Unusable(lookup.Loop, nil)
+		return
+	}
+	target := ans.target
+	a.resolveTargets(ans, q, d.several)
+	ans.TTL, ans.target = min(ans.TTL, a.cache.clamp(d.limit)), target
+}
+
+// setCached sets ans from the cache, for the destination of the alias. cached is its cached pointer, or nil. For wait, see
+// resolveTarget.
+func (a *Alias) setCached(ans *answer, d *destination, cached *answers.Ref, wait bool) {
+	d.Net = ans.net
+	get := a.cache.get
+	if !wait {
+		get = a.cache.peek
+	}
+	e, left, status := get(d.Question, d.limit, ans.alias.Zone, cached)
 	switch {
-	case status == failed:
-		a.setFailure(ans, q, e.LastFailure())
+	case status == failed, status == pending:
+		ans.status, ans.cause = status, e.LastFailure()
 	case d.links+e.Links > lookup.MaxLinks:
-		a.setFailure(ans, q, lookup.TooLong())
+		ans.status, ans.cause = failed, lookup.TooLong()
 	case status == stale || left <= 0:
-		a.set(ans, q, e.Addrs, stale, a.staleTTL)
-		ans.age, ans.cause = -left, e.LastFailure()
+		ans.set(e.Data, stale, a.staleTTL)
+		ans.age, ans.cause, ans.scope = -left, e.LastFailure(), e.Scope
 	default:
 		// Whole seconds of age make the TTL count down.
-		a.set(ans, q, e.Addrs, status, uint32((left+time.Second-1)/time.Second))
+		ans.set(e.Data, status, uint32((left+time.Second-1)/time.Second))
+		ans.scope = e.Scope
 	}
 }
 
-// set sets ans to addrs, or to a negative answer when there are none.
-func (a *Alias) set(ans *answer, q lookup.Question, addrs []byte, s status, ttl uint32) {
-	if len(addrs) > 0 {
-		ans.status, ans.Addrs, ans.TTL = s, addrs, ttl
-		return
+// set sets ans to records, or to a negative answer when there are none.
+func (ans *answer) set(data []byte, s status, ttl uint32) {
+	if ans.status = s; len(data) > 0 {
+		ans.Data, ans.TTL = data, ttl
+	} else if s != stale {
+		ans.status = nodata
 	}
-	if s != stale {
-		s, ttl = nodata, lookup.NoLimit
-	}
-	ans.status, ans.NS = s, a.authority(q, ttl)
 }
 
-// setFailure sets ans to what a client gets when the lookup failed and no usable answer is cached.
-func (a *Alias) setFailure(ans *answer, q lookup.Question, cause *lookup.Failure) {
-	ans.cause = cause
-	if addrs, ttl := a.backend.Answer(q).Addresses(q); len(addrs) > 0 {
-		ans.status, ans.Addrs, ans.TTL = fallback, addrs, ttl
+// fallBack sets ans to what a client gets when the lookup failed and no usable answer is cached.
+func (a *Alias) fallBack(ans *answer, q lookup.Question) {
+	if data, ttl := a.backend.Answer(q).Addresses(q); len(data) > 0 {
+		ans.status, ans.Data, ans.TTL = fallback, data, ttl
 		return
 	}
-	ans.status, ans.Rcode = failed, a.onFailure
+	ans.Rcode = a.onFailure
 	if a.onFailure == dns.RcodeSuccess {
 		ans.NS = a.authority(q, maxEmptyTTL)
 	}
@@ -124,11 +170,12 @@ func (a *Alias) authority(q lookup.Question, limit uint32) []dns.RR {
 // destination is where a target leads inside ZONES: to a name outside, which an upstream knows about, or to data
 // of this server.
 type destination struct {
-	lookup.Question        // what to look up, unless own is set
-	limit           uint32 // the smallest TTL on the way
-	links           uint8  // how many links there are to it
-	own             bool   // this server's own data has the answer
-	addrs           []byte // of that data
+	lookup.Question                // what to look up, unless own is set
+	limit           uint32         // the smallest TTL on the way
+	links           uint8          // how many links there are to it
+	own             bool           // this server's own data has the answer
+	data            []byte         // of that data
+	several         *records.Alias // the name is the owner of it, which has several targets; or nil
 }
 
 // locate follows the target of al as long as it is inside ZONES, through aliases and through the backend's CNAMEs.
@@ -147,7 +194,7 @@ func (a *Alias) locate(al *records.Alias, qtype uint16) (destination, error) {
 		if err := a.advance(&d, c, qtype); err != nil || d.own {
 			return d, err
 		}
-		if c.End() == name {
+		if c.End() == name || d.several != nil {
 			break
 		}
 	}
@@ -159,60 +206,36 @@ func (a *Alias) locate(al *records.Alias, qtype uint16) (destination, error) {
 func (a *Alias) advance(d *destination, c *lookup.Chain, qtype uint16) error {
 	q := lookup.Question{Name: c.End(), Type: qtype}
 	if r, _ := a.records.Find(q.Name); r.Alias != nil && a.applies(r, q) {
-		d.limit = min(d.limit, r.TTL)
-		return c.Extend(r.Target)
+		return d.follow(r.Alias, c)
 	}
 	has := a.backend.Answer(q)
 	if !has.Own() {
 		return nil
 	}
-	addrs, err := c.Follow(has.Msg.Answer, qtype)
+	data, err := c.Follow(has.Msg.Answer, qtype)
 	d.limit = min(d.limit, c.TTL())
 	switch {
 	case err != nil:
 		return err
-	case len(addrs) > 0:
-		d.own, d.addrs = true, addrs
+	case len(data) > 0:
+		d.own, d.data = true, data
 	case c.End() != q.Name:
 	case has.Alias != nil:
-		d.limit = min(d.limit, has.Alias.TTL)
-		return c.Extend(has.Alias.Target)
+		return d.follow(has.Alias, c)
 	case has.Msg.Rcode == dns.RcodeSuccess, has.Msg.Rcode == dns.RcodeNameError:
 		d.own = true
 	}
 	return nil
 }
 
-// lookupForTransfer implements primary.Lookup.
-func (a *Alias) lookupForTransfer(ctx context.Context, zone string, al *records.Alias, qtype uint16) (primary.Addresses, error) {
-	now := a.cache.now()
-	d, err := a.locate(al, qtype)
-	switch {
-	case err != nil:
-		return primary.Addresses{Next: now, Stored: now}, err
-	case d.own:
-		return primary.Addresses{Addrs: d.addrs, TTL: a.cache.clamp(d.limit), Own: true, Next: now.Add(backend.OwnTTL), Stored: now}, nil
+// follow goes on along c through al, an alias of its end.
+func (d *destination) follow(al *records.Alias, c *lookup.Chain) error {
+	d.limit = min(d.limit, al.TTL)
+	if al.Next != nil {
+		d.several = al
+		return nil
 	}
-	e, ok := a.cache.await(ctx, d.Question, d.limit, al.Zone, zone)
-	now = a.cache.now()
-	left := a.cache.left(e, d.limit, now)
-	usable := a.cache.usable(e, left)
-	found := primary.Addresses{Unfinished: !ok, Next: now, Stored: now}
-	switch {
-	case !usable && e.Failing():
-		found.Next, found.Stored = e.Retry, time.Time{}
-		return found, e.Cause
-	case !usable: // it was not looked up
-		return found, lookup.NetworkFailure(lookup.Canceled, nil)
-	case d.links+e.Links > lookup.MaxLinks:
-		return found, lookup.TooLong()
-	case left <= 0:
-		found.TTL = a.staleTTL
-	default:
-		found.TTL, found.Next, found.Stored = a.cache.ttl(e, d.limit), now.Add(left), e.Stored
-	}
-	found.Addrs = e.Addrs
-	return found, nil
+	return c.Extend(al.Target)
 }
 
 // zoneSOA returns the SOA record that the backend has for the apex of zone, for primary.Config.

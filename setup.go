@@ -112,6 +112,10 @@ func (a *Alias) join(block *dnsserver.Config, cfg *config, at serverBlock) error
 		a.wireForm = canWriteWire(before)
 		a.backend.ZoneOf, a.backend.ByName = backend.ZonesOf(behind), backend.ByName(behind)
 	}
+	if a.subnets.on && block.Handler("cache") != nil {
+		a.warnings.warnOnce("Zones %s: cache gives the answer for one client subnet to all clients: leave it out of the server block, or client_subnet",
+			strings.Join(cfg.origins, " "))
+	}
 	if block.Handler("transfer") == nil {
 		return nil
 	}
@@ -193,7 +197,7 @@ func (cfg *config) parseZones(c *caddy.Controller) error {
 func (cfg *config) parseProperty(c *caddy.Controller) error {
 	property := c.Val()
 	args := c.RemainingArgs()
-	if first, ok := cfg.seen[property]; ok && property != "record" {
+	if first, ok := cfg.seen[property]; ok && property != "record" && property != "failover" {
 		return c.Errf("%s: '%s' is one too many, it is given in line %d already", property, cmp.Or(strings.Join(args, " "), property), first.line)
 	}
 	cfg.seen[property] = place{c.Line(), args}

@@ -159,10 +159,10 @@ func TestParseErrors(t *testing.T) {
 		{"a..b", "", []string{":1 ", "'a..b' is not a zone"}},
 
 		{"example.org", "timeout", []string{":2 ", "timeout: missing argument", "timeout DURATION"}},
-		{"example.org", "record @", []string{":2 ", "record: missing argument", "record NAME TARGET [TTL]"}},
+		{"example.org", "record @", []string{":2 ", "record: missing argument", "record NAME TARGET... [TTL]"}},
 		{"example.org", "upstream", []string{":2 ", "upstream: missing argument"}},
 		{"example.org", "timeout 1s 2s", []string{":2 ", "timeout: unexpected argument '2s'"}},
-		{"example.org", "record @ a.example 60 b.example", []string{":2 ", "record: unexpected argument 'b.example'"}},
+		{"example.org", "record @ a.example 60 b.example", []string{":2 ", "record: '60' is neither a duration nor a target"}},
 		{"example.org", "retries 1\nretries 1", []string{":3 ", "retries: '1' is one too many", "line 2"}},
 		{"example.org", "upstream 192.0.2.1\nupstream 192.0.2.2", []string{":3 ", "upstream: '192.0.2.2' is one too many", "line 2"}},
 
@@ -189,7 +189,7 @@ func TestParseErrors(t *testing.T) {
 		{"example.org", "record a.*.b a.example", []string{":2 ", "record:", "'a.*.b.example.org.' is not a host name"}},
 		{"example.org", "record w%w a.example", []string{":2 ", "record:", "'w%w.example.org.' is not a host name"}},
 		{"example.org", "record " + tooLong + "example.org. a.example", []string{":2 ", "record:", tooLong, "too long"}},
-		{"example.org", "record @ a.example soon", []string{":2 ", "record:", "'soon' is not a duration"}},
+		{"example.org", "record @ a.example soon", []string{":2 ", "record:", "'soon' is neither a duration nor a target"}},
 		{"example.org", "record @ a.example -1", []string{":2 ", "record:", "'-1' is out of range"}},
 		{"example.org", "record @ a.example 2147483648", []string{":2 ", "record:", "'2147483648' is out of range"}},
 		{"example.org", "record @ a.example 1500ms", []string{":2 ", "record:", "'1500ms' is not a whole number of seconds"}},

@@ -32,14 +32,14 @@ func testCache(t *testing.T, es *answers.Entries, now func() time.Time) *cache {
 
 // A lookup that began before that of another server block finished does not undo it.
 func TestSharedEntries(t *testing.T) {
-	es := answers.New(10, time.Now)
+	es := answers.New(answers.Size{Everybody: 10}, time.Now)
 	one, two := testCache(t, es, time.Now), testCache(t, es, time.Now)
-	old := one.settle(target, "", answers.None, lookup.Outcome{Addrs: addrs1, TTL: 60}, nil)
-	newer := two.settle(target, "", old, lookup.Outcome{Addrs: addrs2, TTL: 60}, nil)
-	if e := one.settle(target, "", old, lookup.Outcome{}, errDown); e != newer || es.Load(target) != newer {
+	old := settled(one, target, answers.None, lookup.Outcome{Data: addrs1, TTL: 60}, nil)
+	newer := settled(two, target, old, lookup.Outcome{Data: addrs2, TTL: 60}, nil)
+	if e := settled(one, target, old, lookup.Outcome{}, errDown); e != newer || es.Load(target) != newer {
 		t.Errorf("the entry is %+v", es.Load(target))
 	}
-	if e := one.settle(target, "", newer, lookup.Outcome{}, errDown); !e.Failing() || !slices.Equal(e.Addrs, addrs2) {
+	if e := settled(one, target, newer, lookup.Outcome{}, errDown); !e.Failing() || !slices.Equal(e.Data, addrs2) {
 		t.Errorf("%+v after a failure", e)
 	}
 }
@@ -48,10 +48,10 @@ func TestSharedEntries(t *testing.T) {
 func TestBackoffShared(t *testing.T) {
 	now := time.Now()
 	clock := func() time.Time { return now }
-	es := answers.New(10, clock)
+	es := answers.New(answers.Size{Everybody: 10}, clock)
 	var e *answers.Entry
 	for range 5 { // their lookups are in flight at the same time
-		e = testCache(t, es, clock).settle(target, "", answers.None, lookup.Outcome{}, errDown)
+		e = settled(testCache(t, es, clock), target, answers.None, lookup.Outcome{}, errDown)
 	}
 	if left := e.Retry.Sub(now); left != minBackoff {
 		t.Errorf("the target is not looked up for %s after the first failure", left)
@@ -60,7 +60,7 @@ func TestBackoffShared(t *testing.T) {
 
 // record returns the record of an answer in the file, stored at the given time.
 func record(o lookup.Outcome, stored time.Time) (key, value string) {
-	es := answers.New(1, func() time.Time { return stored })
+	es := answers.New(answers.Size{Everybody: 1}, func() time.Time { return stored })
 	es.Update(target, 0, func(*answers.Entry) *answers.Entry { return answers.NewEntry(o, stored) })
 	for key, value = range es.All() {
 	}
@@ -86,8 +86,8 @@ func TestRestoredAge(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			clock := func() time.Time { return wall }
-			c := testCache(t, answers.New(10, clock), clock)
-			key, value := record(lookup.Outcome{Addrs: addrs1, TTL: 300}, wall.Add(-test.stored))
+			c := testCache(t, answers.New(answers.Size{Everybody: 10}, clock), clock)
+			key, value := record(lookup.Outcome{Data: addrs1, TTL: 300}, wall.Add(-test.stored))
 			if again := c.entries.Restore(key, value); again != value {
 				t.Errorf("the record is replaced with %q", again)
 			}
@@ -109,10 +109,10 @@ func TestRestoredDuringLookup(t *testing.T) {
 	}{{0, failed}, {72 * time.Hour, stale}} {
 		now := time.Now()
 		clock := func() time.Time { return now }
-		c := testCache(t, answers.New(10, clock), clock)
+		c := testCache(t, answers.New(answers.Size{Everybody: 10}, clock), clock)
 		c.lifetime.stale = test.stale
 		c.resolve = func(context.Context, lookup.Question, int) (lookup.Outcome, error) {
-			c.entries.Restore(record(lookup.Outcome{Addrs: addrs1, TTL: 300}, now.Add(-24*time.Hour)))
+			c.entries.Restore(record(lookup.Outcome{Data: addrs1, TTL: 300}, now.Add(-24*time.Hour)))
 			return lookup.Outcome{}, errDown
 		}
 		if _, _, s := c.get(target, lookup.NoLimit, "", nil); s != test.want || !c.entries.Load(target).Failing() {
@@ -127,7 +127,7 @@ func TestWrites(t *testing.T) {
 	a := instance(t, 1, "example.org", "upstream 127.0.0.1:1\ncache_size 100\nstale 5m\npersist "+path)
 	for i := range 1000 {
 		q := question(fmt.Sprintf("t%d.example.", i), dns.TypeA)
-		a.cache.settle(q, "", answers.None, lookup.Outcome{Addrs: addrs1, TTL: 5}, nil)
+		settled(a.cache, q, answers.None, lookup.Outcome{Data: addrs1, TTL: 5}, nil)
 	}
 	if a.cache.lag != 30*time.Second {
 		t.Errorf("the copy may lag by %s", a.cache.lag)
@@ -150,7 +150,7 @@ func TestCachedPointers(t *testing.T) {
 	a, c := newAlias(t, "example.org", records.String()+fmt.Sprintf("cache_size %d\nupstream 127.0.0.1", size), nil)
 	changed := byte(0)
 	a.cache.resolve = func(_ context.Context, q lookup.Question, _ int) (lookup.Outcome, error) {
-		return lookup.Outcome{Addrs: []byte{192, 0, 2, changed}, TTL: 60}, nil
+		return lookup.Outcome{Data: []byte{192, 0, 2, changed}, TTL: 60}, nil
 	}
 	for range 3 {
 		for i := range names {
@@ -269,4 +269,11 @@ func TestSharedLookupsAreForgotten(t *testing.T) {
 		_, ok := sharedLookups.all[key]
 		return !ok
 	})
+}
+
+// settled returns the entry that c has of q after a lookup that began when the entry was old, and ended in o and err.
+func settled(c *cache, q lookup.Question, old *answers.Entry, o lookup.Outcome, err error) *answers.Entry {
+	l := &inFlight{Question: q, net: q.Net, entry: old}
+	c.settle(l, o, err)
+	return l.entry
 }

@@ -15,7 +15,7 @@ import (
 // maxString is the length of the longest string in a TXT record (RFC 1035, section 3.3).
 const maxString = 255
 
-// textWriter adds a TXT record that names the target of an alias to those of the backend.
+// textWriter adds a TXT record that names the targets of an alias to those of the backend.
 type textWriter struct {
 	dns.ResponseWriter
 	a *Alias
@@ -58,7 +58,10 @@ func (a *Alias) withText(m *dns.Msg, q *incoming) *dns.Msg {
 var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 func textRecord(name string, ttl uint32, al *records.Alias) dns.RR {
-	text := "ALIAS for " + strings.TrimSuffix(al.Target, ".")
+	text := "ALIAS for"
+	for _, target := range al.Targets() {
+		text += " " + strings.TrimSuffix(target, ".")
+	}
 	txt := &dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: ttl}}
 	for part := range slices.Chunk([]byte(text), maxString) {
 		txt.Txt = append(txt.Txt, escapes.Replace(string(part)))

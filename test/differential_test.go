@@ -169,11 +169,11 @@ func resolveCase(c *responses.Case, up netip.AddrPort) reading {
 	switch {
 	case err != nil:
 		return reading{class: "failure", ttl: -1, note: err.Error()}
-	case len(o.Addrs) == 0:
+	case len(o.Data) == 0:
 		return reading{class: "negative", ttl: int64(o.TTL)}
 	}
 	var addrs []string
-	for ip := range slices.Chunk(o.Addrs, lookup.AddrLen(c.Type)) {
+	for ip := range slices.Chunk(o.Data, lookup.AddrLen(c.Type)) {
 		addr, _ := netip.AddrFromSlice(ip)
 		addrs = append(addrs, addr.String())
 	}

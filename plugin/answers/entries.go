@@ -55,53 +55,119 @@ type File interface {
 
 // Entries are the cache entries of one Source, by question. Server blocks with the same source share them.
 //
-// There are at most Size answers, and as many failures of targets that have no answer. An answer with 256 octets of
-// addresses or more counts for more than one: for one more with each 256 octets. Past that, those go that are used
-// least, a moment later. Entries is safe for concurrent use.
+// There are at most Size answers for everybody, and as many failures of targets that have no answer. An answer with 256 octets of
+// data or more counts for more than one: for one more with each 256 octets. Past that, those go that are used
+// least, a moment later. The same holds for the answers for networks of clients (RFC 7871), which have a size of their own, so that
+// clients who claim many networks evict no answer for everybody. Entries is safe for concurrent use.
 type Entries struct {
-	source  Source
-	now     func() time.Time
+	source    Source
+	now       func() time.Time
+	everybody *pool
+	networks  *pool                                    // the entries for networks
+	index     *otter.Cache[lookup.Question, *networks] // the networks with an answer, by the question without its network
+	file      File                                     // nil if there is no copy
+	sizes     map[weak.Pointer[Share]]Size             // of the shares that have joined; guarded by the registry, and so is size
+	size      Size                                     // the sum of sizes
+}
+
+// Size is how many answers there may be.
+type Size struct {
+	Everybody int // at least one
+	Networks  int // for networks of clients; 0: none
+}
+
+func (s Size) plus(o Size) Size  { return Size{s.Everybody + o.Everybody, s.Networks + o.Networks} }
+func (s Size) minus(o Size) Size { return Size{s.Everybody - o.Everybody, s.Networks - o.Networks} }
+
+// pool has entries that are evicted for one another.
+type pool struct {
 	answers *otter.Cache[lookup.Question, *Entry]
 	// failures has the entries without an answer. They are apart, so that no failure evicts an answer when the upstreams
 	// are down.
 	failures *otter.Cache[lookup.Question, *Entry]
-	file     File                        // nil if there is no copy
-	sizes    map[weak.Pointer[Share]]int // of the shares that have joined; guarded by the registry, and so is size
-	size     int                         // the sum of sizes
 }
 
-// New returns Entries for size answers, at least one, which are neither shared nor copied. now is the clock.
-func New(size int, now func() time.Time) *Entries {
+// newPool returns a pool for size answers and as many failures. After an answer has gone, or was replaced, it calls deleted.
+func newPool(size int, deleted func(otter.DeletionEvent[lookup.Question, *Entry])) *pool {
+	size = max(size, 1) // 0 would be no bound
+	return &pool{
+		failures: otter.Must(&otter.Options[lookup.Question, *Entry]{MaximumSize: size}),
+		answers: otter.Must(&otter.Options[lookup.Question, *Entry]{
+			MaximumWeight: uint64(size), // #nosec G115 -- a size
+			Weigher: func(_ lookup.Question, e *Entry) uint32 {
+				return uint32(1 + len(e.Data)/ordinarySize) // #nosec G115 -- the records come in one message
+			},
+			OnAtomicDeletion: deleted,
+		}),
+	}
+}
+
+// load returns the entry of q, or None.
+func (p *pool) load(q lookup.Question) *Entry {
+	if e, ok := p.answers.GetIfPresent(q); ok {
+		return e
+	}
+	return p.failure(q)
+}
+
+// failure returns the entry of q when there is no answer.
+func (p *pool) failure(q lookup.Question) *Entry {
+	if e, ok := p.failures.GetIfPresent(q); ok {
+		return e
+	}
+	return None
+}
+
+// len returns the number of entries, after the evictions that are due.
+func (p *pool) len() int {
+	p.answers.CleanUp()
+	p.failures.CleanUp()
+	return p.answers.EstimatedSize() + p.failures.EstimatedSize()
+}
+
+func (p *pool) resize(size int) {
+	size = max(size, 1)
+	p.answers.SetMaximum(uint64(size))  // #nosec G115 -- a sum of sizes
+	p.failures.SetMaximum(uint64(size)) // #nosec G115
+}
+
+// New returns Entries for that many answers, which are neither shared nor copied. now is the clock.
+func New(size Size, now func() time.Time) *Entries {
 	return newEntries(Source{}, size, now)
 }
 
-func newEntries(s Source, size int, now func() time.Time) *Entries {
-	es := &Entries{source: s, now: now, sizes: make(map[weak.Pointer[Share]]int)}
-	es.failures = otter.Must(&otter.Options[lookup.Question, *Entry]{MaximumSize: size})
-	es.answers = otter.Must(&otter.Options[lookup.Question, *Entry]{
-		MaximumWeight: uint64(size), // #nosec G115 -- a size
-		Weigher: func(_ lookup.Question, e *Entry) uint32 {
-			return uint32(1 + len(e.Addrs)/ordinarySize) // #nosec G115 -- addresses come in one message
-		},
-		OnAtomicDeletion: func(e otter.DeletionEvent[lookup.Question, *Entry]) {
-			e.Value.gone.Store(true)
-			if e.WasEvicted() && es.file != nil {
-				es.file.Delete(recordKey(e.Key))
-			}
-		},
-	})
+func newEntries(s Source, size Size, now func() time.Time) *Entries {
+	es := &Entries{source: s, now: now, sizes: make(map[weak.Pointer[Share]]Size)}
+	es.everybody = newPool(size.Everybody, es.deleted)
+	es.networks = newPool(size.Networks, es.deleted)
+	es.index = otter.Must(&otter.Options[lookup.Question, *networks]{}) // as many as networks has, at most
 	return es
 }
 
-// Load returns the entry of q, or None. It waits for no lookup and no update.
-func (es *Entries) Load(q lookup.Question) *Entry {
-	if e, ok := es.answers.GetIfPresent(q); ok {
-		return e
+// deleted is called when an answer has gone, or was replaced.
+func (es *Entries) deleted(e otter.DeletionEvent[lookup.Question, *Entry]) {
+	e.Value.gone.Store(true)
+	if e.Cause != otter.CauseReplacement && !e.Key.Net.IsEverybody() {
+		es.reindex(e.Key, func(ns *networks) *networks { return ns.without(e.Key.Net) })
 	}
-	return es.failure(q)
+	if e.WasEvicted() && es.file != nil {
+		es.file.Delete(recordKey(e.Key))
+	}
 }
 
-// LoadRef is Load for a caller that keeps ref for q, and for no other question. ref may be nil. It allocates nothing.
+// pool returns the pool that q has its entry in.
+func (es *Entries) pool(q lookup.Question) *pool {
+	if q.Net.IsEverybody() {
+		return es.everybody
+	}
+	return es.networks
+}
+
+// Load returns the entry of q, or None. It waits for no lookup and no update.
+func (es *Entries) Load(q lookup.Question) *Entry { return es.pool(q).load(q) }
+
+// LoadRef is Load for a caller that keeps ref for q, a question of everybody, and for no other question. ref may be nil. It allocates
+// nothing.
 func (es *Entries) LoadRef(q lookup.Question, ref *Ref) *Entry {
 	if ref == nil {
 		return es.Load(q)
@@ -109,36 +175,25 @@ func (es *Entries) LoadRef(q lookup.Question, ref *Ref) *Entry {
 	if e := ref.load(); e != nil {
 		return e
 	}
-	e, ok := es.answers.GetIfPresent(q)
+	e, ok := es.everybody.answers.GetIfPresent(q)
 	ref.set(e)
 	if !ok {
-		return es.failure(q)
+		return es.everybody.failure(q)
 	}
 	return e
 }
 
-// failure returns the entry of q when there is no answer.
-func (es *Entries) failure(q lookup.Question) *Entry {
-	if e, ok := es.failures.GetIfPresent(q); ok {
-		return e
-	}
-	return None
-}
-
 // Len returns the number of entries, after the evictions that are due.
-func (es *Entries) Len() int {
-	es.answers.CleanUp()
-	es.failures.CleanUp()
-	return es.answers.EstimatedSize() + es.failures.EstimatedSize()
-}
+func (es *Entries) Len() int { return es.everybody.len() + es.networks.len() }
 
-// Size returns how many answers there may be: as many as all server blocks that share es want together.
-func (es *Entries) Size() int { return int(es.answers.GetMaximum()) } // #nosec G115 -- a sum of sizes
+// Size returns how many answers for everybody there may be: as many as all server blocks that share es want together.
+func (es *Entries) Size() int { return int(es.everybody.answers.GetMaximum()) } // #nosec G115 -- a sum of sizes
 
-// Full reports whether an answer more would have another one evicted, with a failure counted for an answer: the target
-// may have one soon. It is exact only when no eviction is due.
+// Full reports whether an answer for everybody more would have another one evicted, with a failure counted for an answer: the
+// target may have one soon. It is exact only when no eviction is due.
 func (es *Entries) Full() bool {
-	return es.answers.WeightedSize()+uint64(es.failures.EstimatedSize()) >= es.answers.GetMaximum() // #nosec G115 -- a size
+	p := es.everybody
+	return p.answers.WeightedSize()+uint64(p.failures.EstimatedSize()) >= p.answers.GetMaximum() // #nosec G115 -- a size
 }
 
 // Update replaces the entry of q with the one that change returns, and returns that. Updates of one question come one
@@ -149,21 +204,22 @@ func (es *Entries) Full() bool {
 // one has one too: that of the current one, see Entry.Fail, or another. change must not use es.
 //
 // The copy gets an answer when it is not the same as the last one but for its age, or when it is by more than lag newer
-// than the one in the copy.
+// than the one in the copy. An answer for one network more than MaxNetworks is returned, but not kept.
 func (es *Entries) Update(q lookup.Question, lag time.Duration, change func(current *Entry) *Entry) *Entry {
 	var e *Entry
-	es.answers.Compute(q, func(current *Entry, found bool) (*Entry, otter.ComputeOp) {
+	p := es.pool(q)
+	p.answers.Compute(q, func(current *Entry, found bool) (*Entry, otter.ComputeOp) {
 		if !found {
-			current = es.failure(q)
+			current = p.failure(q)
 		}
 		switch e = change(current); {
 		case e == current:
 			return nil, otter.CancelOp
 		case !e.Answered:
-			es.failures.Set(q, e)
+			p.failures.Set(q, e)
 			return nil, otter.CancelOp
-		case !found:
-			es.failures.Invalidate(q)
+		case !found && !es.admit(q):
+			return nil, otter.CancelOp
 		}
 		e.saved = current.saved
 		if es.file != nil && (!e.same(current) || e.Stored.Sub(e.saved) > lag) {
@@ -173,6 +229,19 @@ func (es *Entries) Update(q lookup.Question, lag time.Duration, change func(curr
 		return e, otter.WriteOp
 	})
 	return e
+}
+
+// admit prepares for the first answer to q, and reports whether it can be kept.
+func (es *Entries) admit(q lookup.Question) bool {
+	if !q.Net.IsEverybody() {
+		if ns := es.networksOf(q); ns != nil && len(ns.all) >= MaxNetworks {
+			return false
+		}
+		es.reindex(q, func(ns *networks) *networks { return ns.with(q.Net) })
+		es.networks.failures.Invalidate(q.For(lookup.Global)) // lookups of networks without an answer no longer fail
+	}
+	es.pool(q).failures.Invalidate(q)
+	return true
 }
 
 // Restore takes over a record of the copy, unless there is a newer answer, and returns the value that the copy is to
@@ -194,11 +263,15 @@ func (es *Entries) Restore(key, value string) string {
 	fresh := !restored.Expired && age < time.Duration(restored.TTL)*time.Second
 	restored.Stored = now.Add(-age)
 	restored.saved = restored.Stored
-	es.answers.Compute(q, func(current *Entry, found bool) (*Entry, otter.ComputeOp) {
+	p := es.pool(q)
+	p.answers.Compute(q, func(current *Entry, found bool) (*Entry, otter.ComputeOp) {
 		switch {
 		case !found: // lookups may have failed before the copy could be read
-			restored.Backoff = es.failure(q).Backoff
-			es.failures.Invalidate(q)
+			restored.Backoff = p.failure(q).Backoff
+			if !es.admit(q) {
+				value = ""
+				return nil, otter.CancelOp
+			}
 			return restored, otter.WriteOp
 		case restored.Stored.After(current.Stored) && !ageless,
 			current.Expired && fresh: // restored is from these upstreams, and current was handed over from others
@@ -219,9 +292,22 @@ func (es *Entries) Restore(key, value string) string {
 // that are stored meanwhile may be missing.
 func (es *Entries) All() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
-		for q, e := range es.answers.All() {
+		for q, e := range es.all() {
 			if !yield(recordKey(q), es.recordValue(e)) {
 				return
+			}
+		}
+	}
+}
+
+// all yields the answers and their questions.
+func (es *Entries) all() iter.Seq2[lookup.Question, *Entry] {
+	return func(yield func(lookup.Question, *Entry) bool) {
+		for _, p := range []*pool{es.everybody, es.networks} {
+			for q, e := range p.answers.All() {
+				if !yield(q, e) {
+					return
+				}
 			}
 		}
 	}
@@ -230,7 +316,7 @@ func (es *Entries) All() iter.Seq2[string, string] {
 // adopt takes over the answers of from for which es has none, or an older one. With expired they count as expired from
 // now on, and no answer that does not is replaced.
 func (es *Entries) adopt(from *Entries, expired bool) {
-	for q, e := range from.answers.All() {
+	for q, e := range from.all() {
 		es.Update(q, 0, func(current *Entry) *Entry {
 			if current.Answered && (expired && !current.Expired || !current.Stored.Before(e.Stored)) {
 				return current
@@ -246,13 +332,13 @@ func (es *Entries) adopt(from *Entries, expired bool) {
 }
 
 // add adds a share with that size, and remove takes it away.
-func (es *Entries) add(key weak.Pointer[Share], size int) {
+func (es *Entries) add(key weak.Pointer[Share], size Size) {
 	es.sizes[key] = size
-	es.size += size
+	es.size = es.size.plus(size)
 }
 
 func (es *Entries) remove(key weak.Pointer[Share]) {
-	es.size -= es.sizes[key]
+	es.size = es.size.minus(es.sizes[key])
 	delete(es.sizes, key)
 }
 
@@ -269,8 +355,8 @@ func (es *Entries) servesBefore(s *Share, sameZones bool) bool {
 }
 
 // resize gives es the size of all shares that have joined, and more.
-func (es *Entries) resize(more int) {
-	size := es.size + more
-	es.answers.SetMaximum(uint64(size))  // #nosec G115 -- a sum of sizes
-	es.failures.SetMaximum(uint64(size)) // #nosec G115
+func (es *Entries) resize(more Size) {
+	size := es.size.plus(more)
+	es.everybody.resize(size.Everybody)
+	es.networks.resize(size.Networks)
 }

@@ -21,7 +21,7 @@ func numbered(i int) lookup.Question {
 
 // An entry is what the last lookups ended in: an answer, failures, or an answer and then failures.
 func TestUpdate(t *testing.T) {
-	es := answers.New(10, time.Now)
+	es := answers.New(answers.Size{Everybody: 10}, time.Now)
 	if e := es.Load(target); e != answers.None || e.Answered || e.Failing() {
 		t.Errorf("there is an entry in an empty cache: %+v", e)
 	}
@@ -53,7 +53,7 @@ func TestUpdate(t *testing.T) {
 
 // However many change an entry at the same time, no change is lost.
 func TestUpdateAtomic(t *testing.T) {
-	es := answers.New(10, time.Now)
+	es := answers.New(answers.Size{Everybody: 10}, time.Now)
 	const n, each = 8, 200
 	var changes sync.WaitGroup
 	for range n {
@@ -61,7 +61,7 @@ func TestUpdateAtomic(t *testing.T) {
 			var ref answers.Ref
 			for range each {
 				es.Update(target, 0, func(current *answers.Entry) *answers.Entry {
-					return answers.NewEntry(lookup.Outcome{Addrs: addrs1, TTL: current.TTL + 1}, start)
+					return answers.NewEntry(lookup.Outcome{Data: addrs1, TTL: current.TTL + 1}, start)
 				})
 				es.Load(target)
 				es.LoadRef(target, &ref)
@@ -77,12 +77,12 @@ func TestUpdateAtomic(t *testing.T) {
 func TestEntry(t *testing.T) {
 	for _, size := range []int{0, 4, 16, 20} { // some fit into the entry
 		addrs := make([]byte, size, size+4)
-		e := answers.NewEntry(lookup.Outcome{Addrs: addrs, TTL: 300, Links: 2}, start)
-		if !e.Answered || e.Expired || e.Failing() || e.LastFailure() != nil || !e.Stored.Equal(start) || len(e.Addrs) != size || e.TTL != 300 {
+		e := answers.NewEntry(lookup.Outcome{Data: addrs, TTL: 300, Links: 2}, start)
+		if !e.Answered || e.Expired || e.Failing() || e.LastFailure() != nil || !e.Stored.Equal(start) || len(e.Data) != size || e.TTL != 300 {
 			t.Errorf("%d octets: %+v", size, e)
 		}
 		failed := expired(e.Fail(answers.Backoff{Failures: 2, Retry: start.Add(time.Minute), Cause: errDown}))
-		if !failed.Failing() || failed.LastFailure() != errDown || failed.Failures != 2 || !slices.Equal(failed.Addrs, e.Addrs) ||
+		if !failed.Failing() || failed.LastFailure() != errDown || failed.Failures != 2 || !slices.Equal(failed.Data, e.Data) ||
 			failed.TTL != 300 || failed.Links != 2 || !failed.Answered || !failed.Stored.Equal(start) {
 			t.Errorf("%d octets, after a failure: %+v", size, failed)
 		}
@@ -111,7 +111,7 @@ func TestBackingOff(t *testing.T) {
 // No more answers are cached than there is room for, and as many failures.
 func TestBound(t *testing.T) {
 	const size = 100
-	es := answers.New(size, time.Now)
+	es := answers.New(answers.Size{Everybody: size}, time.Now)
 	if es.Size() != size {
 		t.Errorf("size %d, want %d", es.Size(), size)
 	}
@@ -132,7 +132,7 @@ func TestBound(t *testing.T) {
 // When the resolver is dead, no failure pushes an answer out, however many targets clients have looked up.
 func TestFailuresKeepAnswers(t *testing.T) {
 	const size = 200
-	es := answers.New(size, time.Now)
+	es := answers.New(answers.Size{Everybody: size}, time.Now)
 	for i := range size {
 		store(es, numbered(i), answer(addrs1, 0))
 	}
@@ -168,7 +168,7 @@ func TestWeight(t *testing.T) {
 		{0, 0, false}, {16 * 47, 0, false}, {16 * 48, 0, true},
 		{16 * 31, 1, false}, {16 * 31, 2, true}, {0, 4, true},
 	} {
-		es := answers.New(size, time.Now)
+		es := answers.New(answers.Size{Everybody: size}, time.Now)
 		store(es, target, answer(make([]byte, tc.octets), 0))
 		for i := range tc.failures {
 			fail(es, numbered(i), start)
@@ -177,8 +177,8 @@ func TestWeight(t *testing.T) {
 			t.Errorf("%d octets and %d failures: full %v", tc.octets, tc.failures, es.Full())
 		}
 	}
-	es := answers.New(size, time.Now)
-	if e := es.Update(target, 0, func(*answers.Entry) *answers.Entry { return answer(make([]byte, 16*64), 0) }); len(e.Addrs) != 16*64 {
+	es := answers.New(answers.Size{Everybody: size}, time.Now)
+	if e := es.Update(target, 0, func(*answers.Entry) *answers.Entry { return answer(make([]byte, 16*64), 0) }); len(e.Data) != 16*64 {
 		t.Errorf("an answer that is too large to be cached is not returned: %+v", e)
 	}
 	if es.Len() != 0 || es.Load(target) != answers.None {
@@ -188,7 +188,7 @@ func TestWeight(t *testing.T) {
 
 // However many addresses a target has, the memory for its answer is bounded by the size.
 func TestLargeAnswersWeighMore(t *testing.T) {
-	es := answers.New(1000, time.Now)
+	es := answers.New(answers.Size{Everybody: 1000}, time.Now)
 	heap := func() uint64 {
 		runtime.GC()
 		var stats runtime.MemStats

@@ -19,7 +19,7 @@ type Entry struct {
 
 	saved time.Time   // when the answer came that the copy has
 	gone  atomic.Bool // it is no longer in the cache
-	room  [16]byte    // for the addresses, when they are few: that saves an allocation for each entry
+	room  [16]byte    // for the data, when it is short: that saves an allocation for each entry
 }
 
 // Backoff says that a target fails, and until when it is not looked up (RFC 9520, section 3.2). It is immutable. How
@@ -33,7 +33,7 @@ type Backoff struct {
 // None stands for no entry: it has no answer and does not fail. Compare pointers with it, and do not change it.
 var None = new(Entry)
 
-// NewEntry returns the entry for an answer that came at stored. The addresses belong to it then: the caller must not
+// NewEntry returns the entry for an answer that came at stored. The data belongs to it then: the caller must not
 // change them.
 func NewEntry(o lookup.Outcome, stored time.Time) *Entry {
 	return (&Entry{Outcome: o, Answered: true, Stored: stored}).compact()
@@ -65,22 +65,22 @@ func (e *Entry) clone() *Entry {
 	return (&Entry{Outcome: e.Outcome, Answered: e.Answered, Expired: e.Expired, Stored: e.Stored, Backoff: e.Backoff}).compact()
 }
 
-// compact moves the addresses of e, which nobody else has yet, into it when they are few.
+// compact moves the data of e, which nobody else has yet, into it when it is short.
 func (e *Entry) compact() *Entry {
-	if n := len(e.Addrs); 0 < n && n <= len(e.room) {
-		copy(e.room[:], e.Addrs)
-		e.Addrs = e.room[:n:n]
+	if n := len(e.Data); 0 < n && n <= len(e.room) {
+		copy(e.room[:], e.Data)
+		e.Data = e.room[:n:n]
 	}
 	return e
 }
 
 // same reports whether two answers are the same but for their age.
 func (e *Entry) same(o *Entry) bool {
-	return e.Expired == o.Expired && e.Links == o.Links && string(e.Addrs) == string(o.Addrs)
+	return e.Expired == o.Expired && e.Links == o.Links && e.Scope == o.Scope && string(e.Data) == string(o.Data)
 }
 
 // Ref is a cached pointer to the entry of one question, for a caller that loads it again and again: it saves the search.
-// It keeps no entry of more than 256 octets of addresses, and no failure without an answer. The zero value has no entry.
+// It keeps no entry of more than 256 octets of data, and no failure without an answer. The zero value has no entry.
 // It is safe for concurrent use, and must not be copied.
 type Ref struct{ entry atomic.Pointer[Entry] }
 
@@ -107,7 +107,7 @@ func (r *Ref) load() *Entry {
 // set has r keep e, or none when e is nil. Nor does it keep a large one: after its eviction it would stay in memory until
 // the next load of r.
 func (r *Ref) set(e *Entry) {
-	if e != nil && len(e.Addrs) > ordinarySize {
+	if e != nil && len(e.Data) > ordinarySize {
 		e = nil
 	}
 	if r.entry.Load() != e { // most often it is the same, and a write would take the cache line from other cores

@@ -16,8 +16,8 @@ import (
 func FuzzRecord(f *testing.F) {
 	now := time.Now()
 	for q, o := range map[lookup.Question]lookup.Outcome{
-		{Name: "app.hosting.example.", Type: dns.TypeA}:    {Addrs: addrs1, TTL: 60},
-		{Name: "app.hosting.example.", Type: dns.TypeAAAA}: {Addrs: make([]byte, 32), TTL: math.MaxUint32, Links: lookup.MaxLinks},
+		{Name: "app.hosting.example.", Type: dns.TypeA}:    {Data: addrs1, TTL: 60},
+		{Name: "app.hosting.example.", Type: dns.TypeAAAA}: {Data: make([]byte, 32), TTL: math.MaxUint32, Links: lookup.MaxLinks},
 		{Name: `a\.b\200.example.`, Type: dns.TypeA}:       {},
 	} {
 		key, value := recordOf(f, q, answers.NewEntry(o, now), now)
@@ -25,7 +25,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	f.Add("", "")
 	f.Fuzz(func(t *testing.T, key, value string) {
-		es := answers.New(10, at(now))
+		es := answers.New(answers.Size{Everybody: 10}, at(now))
 		again := es.Restore(key, value)
 		records := 0
 		for gotKey, got := range es.All() {
@@ -38,13 +38,13 @@ func FuzzRecord(f *testing.F) {
 			if _, ok := dns.IsDomainName(q.Name); !ok || q.Name != lookup.Canonical(q.Name) || !lookup.IsAddress(q.Type) {
 				t.Errorf("the question %q is cached", q)
 			}
-			if !e.Answered || e.Failing() || len(e.Addrs)%lookup.AddrLen(q.Type) != 0 || e.Links > lookup.MaxLinks {
+			if !e.Answered || e.Failing() || len(e.Data)%lookup.AddrLen(q.Type) != 0 || e.Links > lookup.MaxLinks {
 				t.Errorf("%q: %+v is cached", q, e)
 			}
 			if age := now.Sub(e.Stored); age < 0 || age > answers.MaxStale+answers.MaxTTL {
 				t.Errorf("%q: the age is %s", q, age)
 			}
-			lookup.AddressRecords(q, 1, e.Addrs)
+			lookup.Records(q, 1, e.Data)
 			if gotKey != key || !e.Expired && got != value {
 				t.Errorf("%q=%q comes back as %q=%q", key, value, gotKey, got)
 			}

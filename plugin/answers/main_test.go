@@ -28,7 +28,7 @@ func at(now time.Time) func() time.Time { return func() time.Time { return now }
 
 // answer returns the entry of an answer that came so long before start.
 func answer(addrs []byte, age time.Duration) *answers.Entry {
-	return answers.NewEntry(lookup.Outcome{Addrs: addrs, TTL: 300}, start.Add(-age))
+	return answers.NewEntry(lookup.Outcome{Data: addrs, TTL: 300}, start.Add(-age))
 }
 
 // expired returns e, which no cache has yet, as one that counts as expired.
@@ -52,7 +52,7 @@ func fail(es *answers.Entries, q lookup.Question, retry time.Time) {
 // recordOf returns what the copy has of e, the entry of q, when it is written at now.
 func recordOf(t testing.TB, q lookup.Question, e *answers.Entry, now time.Time) (key, value string) {
 	t.Helper()
-	es := answers.New(10, at(now))
+	es := answers.New(answers.Size{Everybody: 10}, at(now))
 	own := answers.NewEntry(e.Outcome, e.Stored)
 	own.Expired = e.Expired
 	store(es, q, own)

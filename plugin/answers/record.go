@@ -3,6 +3,7 @@ package answers
 import (
 	"encoding/binary"
 	"math"
+	"net/netip"
 	"time"
 
 	"github.com/coredns/alias/plugin/lookup"
@@ -21,24 +22,72 @@ const (
 	maxAge = MaxStale + MaxTTL
 )
 
-// In the copy, the key of a record is the type (uint16) and the name of the question. Its value is the time at which the
-// answer came (int64, milliseconds since 1970), the TTL (uint32, seconds), whether it counts as expired (uint8, 0 or 1),
-// the number of links (uint8), and the addresses. Numbers are big-endian.
+// In the copy, the key of a record is the type (uint16) and the name of the question. If the answer is for a network, the most
+// significant bit of the type is set, and between the type and the name stand the address family (uint8, 4 or 6), the
+// prefix length (uint8), and as many octets of the address as have bits of the prefix. The value is the time at which the answer came (int64,
+// milliseconds since 1970), the TTL (uint32, seconds), whether it counts as expired (uint8, 0 or 1), the number of links (uint8), and
+// the data. Numbers are big-endian.
 const (
 	keySize   = 2
 	valueSize = 8 + 4 + 1 + 1
+
+	forNetwork = 1 << 15
 )
 
 // recordKey returns the key of the record of q.
 func recordKey(q lookup.Question) string {
-	return string(binary.BigEndian.AppendUint16(nil, q.Type)) + q.Name
+	if q.Net.IsEverybody() {
+		return string(binary.BigEndian.AppendUint16(nil, q.Type)) + q.Name
+	}
+	b := binary.BigEndian.AppendUint16(nil, q.Type|forNetwork)
+	addr, bits := q.Net.Prefix().Addr(), q.Net.Bits()
+	family := byte(6)
+	if addr.Is4() {
+		family = 4
+	}
+	b = append(b, family, byte(bits)) // #nosec G115 -- at most 128
+	return string(append(b, addr.AsSlice()[:octets(bits)]...)) + q.Name
+}
+
+// octets returns the number of octets that have so many bits.
+func octets(bits int) int { return (bits + 7) / 8 }
+
+// readKey returns the question of a record with that key. It is not ok when no client could have asked it.
+func readKey(key string) (q lookup.Question, ok bool) {
+	if len(key) <= keySize {
+		return q, false
+	}
+	q = lookup.Question{Name: key[keySize:], Type: binary.BigEndian.Uint16([]byte(key))}
+	if q.Type&forNetwork != 0 {
+		q.Type &^= forNetwork
+		if q.Net, q.Name, ok = readNetwork(q.Name); !ok {
+			return q, false
+		}
+	}
+	_, isName := dns.IsDomainName(q.Name)
+	return q, isName && dns.IsFqdn(q.Name) && q.Name == lookup.Canonical(q.Name) && recordKey(q) == key
+}
+
+// readNetwork returns the network that key begins with, and the rest.
+func readNetwork(key string) (n lookup.Network, rest string, ok bool) {
+	sizes := map[byte]int{4: 4, 6: 16}
+	if len(key) < 2 || sizes[key[0]] == 0 {
+		return n, "", false
+	}
+	octetsOfAddr, bits := make([]byte, sizes[key[0]]), int(key[1])
+	if rest = key[2:]; bits > 8*len(octetsOfAddr) || len(rest) < octets(bits) {
+		return n, "", false
+	}
+	copy(octetsOfAddr, rest[:octets(bits)])
+	addr, _ := netip.AddrFromSlice(octetsOfAddr)
+	return lookup.NetworkOf(addr, bits), rest[octets(bits):], true
 }
 
 // recordValue returns the value of the record of e.
 func (es *Entries) recordValue(e *Entry) string {
 	now := es.now()
 	stored := now.Add(-now.Sub(e.Stored)).UnixMilli() // by the wall clock as it is set now
-	b := make([]byte, 0, valueSize+len(e.Addrs))
+	b := make([]byte, 0, valueSize+len(e.Data))
 	b = binary.BigEndian.AppendUint64(b, uint64(stored)) // #nosec G115 -- read back as int64
 	b = binary.BigEndian.AppendUint32(b, e.TTL)
 	var expired byte
@@ -46,21 +95,19 @@ func (es *Entries) recordValue(e *Entry) string {
 		expired = 1
 	}
 	b = append(b, expired, e.Links)
-	return string(append(b, e.Addrs...))
+	return string(append(b, e.Data...))
 }
 
 // readRecord returns the answer in a record. It is not ok when the record has none: no client could have asked for it, or
 // its parts do not fit together.
 func readRecord(key, value string) (q lookup.Question, e *Entry, ok bool) {
-	if len(key) <= keySize || len(value) < valueSize {
+	q, ok = readKey(key)
+	if !ok || len(value) < valueSize {
 		return q, nil, false
 	}
 	b := []byte(value)
-	q = lookup.Question{Name: key[keySize:], Type: binary.BigEndian.Uint16([]byte(key))}
 	e = &Entry{Answered: true, Stored: time.UnixMilli(int64(binary.BigEndian.Uint64(b)))} // #nosec G115 -- written from int64
-	e.TTL, e.Expired, e.Links, e.Addrs = binary.BigEndian.Uint32(b[8:]), b[12] == 1, b[13], b[valueSize:]
-	_, isName := dns.IsDomainName(q.Name)
-	ok = isName && b[12] <= 1 && dns.IsFqdn(q.Name) && q.Name == lookup.Canonical(q.Name) && e.Links <= lookup.MaxLinks &&
-		lookup.IsAddress(q.Type) && len(e.Addrs)%lookup.AddrLen(q.Type) == 0
-	return q, e.compact(), ok
+	e.TTL, e.Expired, e.Links, e.Data = binary.BigEndian.Uint32(b[8:]), b[12] == 1, b[13], b[valueSize:]
+	e.Scope = uint8(q.Net.Bits()) // #nosec G115 -- at most 128
+	return q, e.compact(), b[12] <= 1 && e.Links <= lookup.MaxLinks && lookup.IsData(e.Data, q.Type)
 }

@@ -29,13 +29,13 @@ func TestRestoredAge(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			stored := start.Add(-tc.stored)
-			key, value := recordOf(t, target, answers.NewEntry(lookup.Outcome{Addrs: addrs1, TTL: 300, Links: 3}, stored), stored)
-			es := answers.New(10, at(start))
+			key, value := recordOf(t, target, answers.NewEntry(lookup.Outcome{Data: addrs1, TTL: 300, Links: 3}, stored), stored)
+			es := answers.New(answers.Size{Everybody: 10}, at(start))
 			if again := es.Restore(key, value); again != value {
 				t.Errorf("the record is replaced with %q", again)
 			}
 			e := es.Load(target)
-			if !e.Answered || !slices.Equal(e.Addrs, addrs1) || e.TTL != 300 || e.Links != 3 || e.Failing() {
+			if !e.Answered || !slices.Equal(e.Data, addrs1) || e.TTL != 300 || e.Links != 3 || e.Failing() {
 				t.Errorf("restored as %+v", e)
 			}
 			if age := start.Sub(e.Stored); age != tc.age || e.Expired != tc.expired {
@@ -48,11 +48,11 @@ func TestRestoredAge(t *testing.T) {
 // Whether an answer counts as expired outlives the process too.
 func TestRestoredExpired(t *testing.T) {
 	key, value := recordOf(t, target, expired(answer(nil, time.Minute)), start)
-	es := answers.New(10, at(start))
+	es := answers.New(answers.Size{Everybody: 10}, at(start))
 	if again := es.Restore(key, value); again != value {
 		t.Errorf("the record is replaced with %q", again)
 	}
-	if e := es.Load(target); !e.Answered || !e.Expired || len(e.Addrs) > 0 || !e.Stored.Equal(start.Add(-time.Minute)) {
+	if e := es.Load(target); !e.Answered || !e.Expired || len(e.Data) > 0 || !e.Stored.Equal(start.Add(-time.Minute)) {
 		t.Errorf("restored as %+v", e)
 	}
 }
@@ -68,7 +68,7 @@ func TestRestoredLate(t *testing.T) {
 	}
 	future := value(answer(addrs1, -time.Hour))
 	fresh := value(answer(addrs1, 2*time.Minute))
-	links := answers.NewEntry(lookup.Outcome{Addrs: addrs1, TTL: 300, Links: 1}, start.Add(-time.Hour))
+	links := answers.NewEntry(lookup.Outcome{Data: addrs1, TTL: 300, Links: 1}, start.Add(-time.Hour))
 	for _, tc := range []struct {
 		name    string
 		current *answers.Entry
@@ -91,7 +91,7 @@ func TestRestoredLate(t *testing.T) {
 			want: value(answer(addrs2, time.Minute))},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			es := answers.New(10, at(start))
+			es := answers.New(answers.Size{Everybody: 10}, at(start))
 			if tc.current != nil {
 				store(es, target, tc.current)
 			}
@@ -99,16 +99,16 @@ func TestRestoredLate(t *testing.T) {
 				t.Errorf("the record is %q, want %q", got, tc.want)
 			}
 			e := es.Load(target)
-			if !slices.Equal(e.Addrs, tc.addrs) || e.Expired != tc.expired || e.Failing() != (tc.current == failing) || es.Len() != 1 {
+			if !slices.Equal(e.Data, tc.addrs) || e.Expired != tc.expired || e.Failing() != (tc.current == failing) || es.Len() != 1 {
 				t.Errorf("cached: %+v", e)
 			}
 		})
 	}
 	// The back-off goes on, although a newer answer came out of the copy.
-	es := answers.New(10, at(start))
+	es := answers.New(answers.Size{Everybody: 10}, at(start))
 	store(es, target, answer(addrs2, 2*time.Hour).Fail(*failing.Backoff))
 	es.Restore(key, kept)
-	if e := es.Load(target); e.LastFailure() != errDown || e.Failures != 3 || !slices.Equal(e.Addrs, addrs1) {
+	if e := es.Load(target); e.LastFailure() != errDown || e.Failures != 3 || !slices.Equal(e.Data, addrs1) {
 		t.Errorf("after a failure: %+v", e)
 	}
 }
@@ -117,7 +117,7 @@ func TestRestoredLate(t *testing.T) {
 func TestRestoredIsWritten(t *testing.T) {
 	d := newDisk()
 	s := answers.Source{Path: "db"}
-	share := d.registry(at(start)).NewShare(s, 10, nil)
+	share := d.registry(at(start)).NewShare(s, answers.Size{Everybody: 10}, nil)
 	es := share.Join(1)
 	defer share.Leave(false)
 	store(es, target, answer(addrs2, time.Hour))
@@ -151,7 +151,7 @@ func TestRestoredGarbage(t *testing.T) {
 		"too many links":          {key, change(value, 13, lookup.MaxLinks+1)},
 		"half an address":         {key, value[:len(value)-1]},
 	} {
-		es := answers.New(10, at(start))
+		es := answers.New(answers.Size{Everybody: 10}, at(start))
 		if again := es.Restore(r[0], r[1]); again != "" || es.Len() != 0 {
 			t.Errorf("%s: kept as %q, and %d entries", name, again, es.Len())
 		}
@@ -164,7 +164,7 @@ func TestWrites(t *testing.T) {
 	d := newDisk()
 	s := answers.Source{Path: "db"}
 	now := start
-	share := d.registry(func() time.Time { return now }).NewShare(s, 100, nil)
+	share := d.registry(func() time.Time { return now }).NewShare(s, answers.Size{Everybody: 100}, nil)
 	es := share.Join(1)
 	defer share.Leave(false)
 	for i, step := range []struct {
@@ -190,7 +190,7 @@ func TestWrites(t *testing.T) {
 			if step.fails {
 				return current.Fail(answers.Backoff{Failures: 1, Retry: now, Cause: errDown})
 			}
-			return answers.NewEntry(lookup.Outcome{Addrs: step.addrs, TTL: 5}, now)
+			return answers.NewEntry(lookup.Outcome{Data: step.addrs, TTL: 5}, now)
 		})
 		if n := d.written(); (n == 1) != step.write {
 			t.Errorf("step %d: %d writes", i, n)
@@ -208,7 +208,7 @@ func TestWrites(t *testing.T) {
 func TestWritesExpired(t *testing.T) {
 	d := newDisk()
 	s := answers.Source{Path: "db"}
-	share := d.registry(at(start)).NewShare(s, 10, nil)
+	share := d.registry(at(start)).NewShare(s, answers.Size{Everybody: 10}, nil)
 	es := share.Join(1)
 	defer share.Leave(false)
 	store(es, target, expired(answer(addrs1, time.Second)))
@@ -224,7 +224,7 @@ func TestEvictedFromCopy(t *testing.T) {
 	const size = 100
 	d := newDisk()
 	s := answers.Source{Path: "db"}
-	share := d.registry(at(start)).NewShare(s, size, nil)
+	share := d.registry(at(start)).NewShare(s, answers.Size{Everybody: size}, nil)
 	es := share.Join(1)
 	defer share.Leave(false)
 	for i := range 1000 {
@@ -243,7 +243,7 @@ func TestEvictedFromCopy(t *testing.T) {
 
 // All yields each answer, as long as it is wanted, and no failure.
 func TestAll(t *testing.T) {
-	es := answers.New(10, at(start))
+	es := answers.New(answers.Size{Everybody: 10}, at(start))
 	for i := range 5 {
 		store(es, numbered(i), answer(addrs1, 0))
 	}

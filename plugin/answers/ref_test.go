@@ -14,7 +14,7 @@ const often = 200
 
 // A Ref gives what the cache has, and only as long as the cache has it.
 func TestRef(t *testing.T) {
-	es := answers.New(10, time.Now)
+	es := answers.New(answers.Size{Everybody: 10}, time.Now)
 	var ref answers.Ref
 	load := func() *answers.Entry {
 		t.Helper()
@@ -45,22 +45,22 @@ func TestRef(t *testing.T) {
 	if ref.Entry() != nil {
 		t.Error("the Ref has an entry that was replaced")
 	}
-	if e := load(); e == nil || !e.Failing() || !slices.Equal(e.Addrs, addrs1) {
+	if e := load(); e == nil || !e.Failing() || !slices.Equal(e.Data, addrs1) {
 		t.Errorf("the Ref has %+v", e)
 	}
 }
 
 // A large answer would stay in memory after its eviction, at each alias that has a Ref to it.
 func TestRefSize(t *testing.T) {
-	es := answers.New(10, time.Now)
+	es := answers.New(answers.Size{Everybody: 10}, time.Now)
 	var ref answers.Ref
 	for _, tc := range []struct {
 		octets int
 		kept   bool
 	}{{256, true}, {256 + 4, false}, {4, true}} {
 		store(es, target, answer(make([]byte, tc.octets), 0))
-		if e := es.LoadRef(target, &ref); len(e.Addrs) != tc.octets {
-			t.Errorf("%d octets, want %d", len(e.Addrs), tc.octets)
+		if e := es.LoadRef(target, &ref); len(e.Data) != tc.octets {
+			t.Errorf("%d octets, want %d", len(e.Data), tc.octets)
 		}
 		if got := ref.Entry() != nil; got != tc.kept {
 			t.Errorf("%d octets: kept %v, want %v", tc.octets, got, tc.kept)
@@ -71,7 +71,7 @@ func TestRefSize(t *testing.T) {
 // A Ref whose entry was evicted has none, and its next load finds none.
 func TestRefEvicted(t *testing.T) {
 	const size, names = 20, 400
-	es := answers.New(size, time.Now)
+	es := answers.New(answers.Size{Everybody: size}, time.Now)
 	refs := make([]answers.Ref, names)
 	for i := range refs {
 		store(es, numbered(i), answer(addrs1, 0))
@@ -99,7 +99,7 @@ func TestRefEvicted(t *testing.T) {
 // The cache takes loads through a Ref for use: what is loaded often is rarely evicted for what is asked for a few times.
 func TestRefCountsAsUse(t *testing.T) {
 	const size, popular, rounds = 200, 10, 400
-	es := answers.New(size, time.Now)
+	es := answers.New(answers.Size{Everybody: size}, time.Now)
 	var refs [popular]answers.Ref
 	others, lost := popular, 0
 	for range rounds {
@@ -130,7 +130,7 @@ func TestLoadAllocatesNothing(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
-	es := answers.New(10, time.Now)
+	es := answers.New(answers.Size{Everybody: 10}, time.Now)
 	store(es, target, answer(addrs1, 0))
 	var ref answers.Ref
 	for name, load := range map[string]func(){

@@ -21,14 +21,14 @@ type Registry struct {
 	mu       sync.Mutex
 	of       map[Source]*Entries
 	expected map[weak.Pointer[Share]]expectation // those that join when their server starts
-	sizes    map[Source]int                      // of those expected, altogether
+	sizes    map[Source]Size                     // of those expected, altogether
 	joined   map[weak.Pointer[Share]]*Entries
 }
 
 // expectation is what is expected of a Share, which may be garbage by now.
 type expectation struct {
 	source Source
-	size   int
+	size   Size
 }
 
 // NewRegistry returns a Registry without Entries. newFile makes the copy of the Entries of a source that has a path; it
@@ -38,7 +38,7 @@ func NewRegistry(newFile func(Source, *Entries) File, now func() time.Time) *Reg
 		newFile: newFile, now: now,
 		of:       make(map[Source]*Entries),
 		expected: make(map[weak.Pointer[Share]]expectation),
-		sizes:    make(map[Source]int),
+		sizes:    make(map[Source]Size),
 		joined:   make(map[weak.Pointer[Share]]*Entries),
 	}
 }
@@ -49,22 +49,22 @@ func NewRegistry(newFile func(Source, *Entries) File, now func() time.Time) *Reg
 type Share struct {
 	registry   *Registry
 	source     Source
-	size       int
+	size       Size
 	zones      map[string]struct{}
 	generation any // set by Join; guarded by the registry
 	serving    atomic.Bool
 }
 
-// NewShare returns the share of a server block with those zones, for size answers, at least one. The zones must not be
+// NewShare returns the share of a server block with those zones, for that many answers. The zones must not be
 // changed any more. The registry expects the share to join, so that the Entries have the size for all server blocks
 // before the copy is read.
-func (r *Registry) NewShare(s Source, size int, zones map[string]struct{}) *Share {
+func (r *Registry) NewShare(s Source, size Size, zones map[string]struct{}) *Share {
 	share := &Share{registry: r, source: s, size: size, zones: zones}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := weak.Make(share)
 	r.expected[key] = expectation{s, size}
-	r.sizes[s] += size
+	r.sizes[s] = r.sizes[s].plus(size)
 	// A reload that fails leaves server blocks behind that nothing ends.
 	runtime.AddCleanup(share, func(key weak.Pointer[Share]) { go r.leave(key, false) }, key)
 	return share
@@ -87,7 +87,7 @@ func (s *Share) Join(generation any) *Entries {
 	expected := r.sizes[s.source]
 	es, known := r.of[s.source]
 	if !known {
-		es = newEntries(s.source, s.size+expected, r.now)
+		es = newEntries(s.source, s.size.plus(expected), r.now)
 		if s.source.Path != "" {
 			es.file = r.newFile(s.source, es)
 		}
@@ -131,7 +131,8 @@ func (r *Registry) expectNoMore(key weak.Pointer[Share]) {
 		return
 	}
 	delete(r.expected, key)
-	if r.sizes[e.source] -= e.size; r.sizes[e.source] == 0 {
+	r.sizes[e.source] = r.sizes[e.source].minus(e.size)
+	if r.sizes[e.source] == (Size{}) {
 		delete(r.sizes, e.source)
 	}
 }
@@ -173,7 +174,7 @@ func (r *Registry) leave(key weak.Pointer[Share], final bool) {
 	es.remove(key)
 	if len(es.sizes) > 0 {
 		if !final {
-			es.resize(0)
+			es.resize(Size{})
 		}
 	} else {
 		delete(r.of, es.source)

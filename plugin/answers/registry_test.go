@@ -30,7 +30,7 @@ func TestShared(t *testing.T) {
 	d := newDisk()
 	r := d.registry(time.Now)
 	join := func(s answers.Source, size int) (*answers.Share, *answers.Entries) {
-		share := r.NewShare(s, size, exampleOrg)
+		share := r.NewShare(s, answers.Size{Everybody: size}, exampleOrg)
 		t.Cleanup(func() { share.Leave(true) })
 		es := share.Join(1)
 		share.Serve()
@@ -69,7 +69,7 @@ func TestLastLeaves(t *testing.T) {
 	r := d.registry(at(start))
 	s := answers.Source{Path: "db"}
 	for round := range 3 {
-		share := r.NewShare(s, 10, exampleOrg)
+		share := r.NewShare(s, answers.Size{Everybody: 10}, exampleOrg)
 		es := share.Join(round)
 		share.Serve()
 		if e := es.Load(target); e.Answered != (round > 0) { // it comes out of the copy
@@ -95,7 +95,7 @@ func TestRestart(t *testing.T) {
 		r := d.registry(at(start))
 		var shares []*answers.Share
 		for i, size := range sizes {
-			shares = append(shares, r.NewShare(s, size, zones(fmt.Sprintf("z%d.", i))))
+			shares = append(shares, r.NewShare(s, answers.Size{Everybody: size}, zones(fmt.Sprintf("z%d.", i))))
 		}
 		var es *answers.Entries
 		for _, share := range shares {
@@ -127,7 +127,7 @@ func TestLeaveEvicts(t *testing.T) {
 	s := answers.Source{Path: "db"}
 	for final, want := range map[bool]int{false: 10, true: 100} {
 		r := d.registry(at(start))
-		small, large := r.NewShare(s, 10, exampleOrg), r.NewShare(s, 90, exampleOrg)
+		small, large := r.NewShare(s, answers.Size{Everybody: 10}, exampleOrg), r.NewShare(s, answers.Size{Everybody: 90}, exampleOrg)
 		es := small.Join(1)
 		large.Join(1)
 		for i := range 100 {
@@ -144,7 +144,7 @@ func TestLeaveEvicts(t *testing.T) {
 // There are as many failures as there may be answers, however many server blocks share the entries.
 func TestFailuresShared(t *testing.T) {
 	r := newDisk().registry(time.Now)
-	small, large := r.NewShare(answers.Source{}, 10, exampleOrg), r.NewShare(answers.Source{}, 90, exampleOrg)
+	small, large := r.NewShare(answers.Source{}, answers.Size{Everybody: 10}, exampleOrg), r.NewShare(answers.Source{}, answers.Size{Everybody: 90}, exampleOrg)
 	es := small.Join(1)
 	large.Join(1)
 	defer small.Leave(false)
@@ -157,7 +157,7 @@ func TestFailuresShared(t *testing.T) {
 	if large.Leave(false); es.Len() > 10 {
 		t.Errorf("%d failures are left, want 10", es.Len())
 	}
-	more := r.NewShare(answers.Source{}, 90, exampleOrg)
+	more := r.NewShare(answers.Source{}, answers.Size{Everybody: 90}, exampleOrg)
 	more.Join(2)
 	defer more.Leave(false)
 	for i := range 1000 {
@@ -171,9 +171,9 @@ func TestFailuresShared(t *testing.T) {
 // A share that is given back without a part in any entries is not expected to join any more.
 func TestLeaveWithoutJoin(t *testing.T) {
 	r := newDisk().registry(time.Now)
-	never := r.NewShare(answers.Source{}, 1000, exampleOrg)
+	never := r.NewShare(answers.Source{}, answers.Size{Everybody: 1000}, exampleOrg)
 	never.Leave(false)
-	share := r.NewShare(answers.Source{}, 10, exampleOrg)
+	share := r.NewShare(answers.Source{}, answers.Size{Everybody: 10}, exampleOrg)
 	defer share.Leave(false)
 	if n := share.Join(1).Size(); n != 10 {
 		t.Errorf("size %d, want 10", n)
@@ -189,7 +189,7 @@ func TestOpenIsLogged(t *testing.T) {
 	var out bytes.Buffer
 	stdlog.SetOutput(&out)
 	defer stdlog.SetOutput(os.Stderr)
-	share := d.registry(at(start)).NewShare(s, 10, exampleOrg)
+	share := d.registry(at(start)).NewShare(s, answers.Size{Everybody: 10}, exampleOrg)
 	defer share.Leave(false)
 	share.Join(1)
 	if want := "plugin/alias: Cached answers 1, from /var/lib/db\n"; !strings.HasSuffix(out.String(), want) {
@@ -204,7 +204,7 @@ func TestConcurrentShares(t *testing.T) {
 	for i := range 8 {
 		blocks.Go(func() {
 			for round := range 50 {
-				share := r.NewShare(answers.Source{Upstreams: fmt.Sprint(i % 3), Path: "db"}, 10, exampleOrg)
+				share := r.NewShare(answers.Source{Upstreams: fmt.Sprint(i % 3), Path: "db"}, answers.Size{Everybody: 10}, exampleOrg)
 				es := share.Join(round)
 				share.Serve()
 				store(es, numbered(i), answer(addrs1, 0))
@@ -229,7 +229,7 @@ func TestManyShares(t *testing.T) {
 	for generation := range 3 {
 		var shares []*answers.Share
 		for i := range blocks {
-			shares = append(shares, r.NewShare(answers.Source{Upstreams: "192.0.2.53"}, 10, zones(fmt.Sprintf("z%d.", i))))
+			shares = append(shares, r.NewShare(answers.Source{Upstreams: "192.0.2.53"}, answers.Size{Everybody: 10}, zones(fmt.Sprintf("z%d.", i))))
 		}
 		var es *answers.Entries
 		for _, share := range shares {

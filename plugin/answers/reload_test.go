@@ -30,7 +30,7 @@ func (bs blocks) start(generation int, s answers.Source) block {
 
 // reload returns a server block of that generation, which does not serve yet.
 func (bs blocks) reload(generation int, s answers.Source, zs map[string]struct{}) block {
-	share := bs.NewShare(s, 100, zs)
+	share := bs.NewShare(s, answers.Size{Everybody: 100}, zs)
 	bs.t.Cleanup(func() { share.Leave(false) })
 	return block{share, share.Join(generation)}
 }
@@ -39,8 +39,8 @@ func (bs blocks) reload(generation int, s answers.Source, zs map[string]struct{}
 func (b block) has(t *testing.T, addrs []byte, expired bool) *answers.Entry {
 	t.Helper()
 	e := b.Load(target)
-	if e.Answered != (addrs != nil) || !slices.Equal(e.Addrs, addrs) || e.Expired != expired {
-		t.Errorf("cached: answered %v, addresses %v, expired %v; want %v, %v", e.Answered, e.Addrs, e.Expired, addrs, expired)
+	if e.Answered != (addrs != nil) || !slices.Equal(e.Data, addrs) || e.Expired != expired {
+		t.Errorf("cached: answered %v, addresses %v, expired %v; want %v, %v", e.Answered, e.Data, e.Expired, addrs, expired)
 	}
 	return e
 }
@@ -151,7 +151,7 @@ func TestReloadOwnFirst(t *testing.T) {
 	store(others.Entries, numbered(1), answer(addrs2, time.Minute))
 	after := bs.reload(2, answers.Source{Upstreams: "a", Path: "db"}, exampleOrg)
 	after.has(t, addrs1, false)
-	if e := after.Load(numbered(1)); !e.Expired || !slices.Equal(e.Addrs, addrs2) {
+	if e := after.Load(numbered(1)); !e.Expired || !slices.Equal(e.Data, addrs2) {
 		t.Errorf("what only the others have: %+v", e)
 	}
 }
@@ -228,20 +228,20 @@ func TestGarbageShare(t *testing.T) {
 	d := newDisk()
 	r := d.registry(time.Now)
 	s := answers.Source{Path: "db"}
-	kept := r.NewShare(s, 10, exampleOrg)
+	kept := r.NewShare(s, answers.Size{Everybody: 10}, exampleOrg)
 	defer kept.Leave(false)
 	es := kept.Join(1)
 	func() {
-		r.NewShare(s, 100, exampleOrg) // never joins
-		r.NewShare(s, 1000, exampleOrg).Join(2)
-		store(r.NewShare(answers.Source{Path: "other"}, 10, exampleOrg).Join(2), target, answer(addrs1, 0))
+		r.NewShare(s, answers.Size{Everybody: 100}, exampleOrg) // never joins
+		r.NewShare(s, answers.Size{Everybody: 1000}, exampleOrg).Join(2)
+		store(r.NewShare(answers.Source{Path: "other"}, answers.Size{Everybody: 10}, exampleOrg).Join(2), target, answer(addrs1, 0))
 	}()
 	if n := es.Size(); n < 1010 {
 		t.Errorf("size %d before anything is garbage", n)
 	}
 	var calls []string
 	withAnother := func() int { // 11, unless a share that never joined is still expected
-		joined := r.NewShare(s, 1, exampleOrg)
+		joined := r.NewShare(s, answers.Size{Everybody: 1}, exampleOrg)
 		defer joined.Leave(false)
 		return joined.Join(3).Size()
 	}

@@ -138,7 +138,7 @@ func (b *Backend) complete(q lookup.Question, first Response) *Answer {
 	case a.Msg == nil:
 	case q.Type == rdata.TypeALIAS:
 		a.Alias = b.aliasIn(a.Response, q.Name)
-	case !lookup.IsAddress(q.Type):
+	case !lookup.IsFollowed(q.Type):
 	case lookup.IsNodata(a.Msg):
 		r := b.Query(q.Name, rdata.TypeALIAS)
 		a.Alias, a.TimedOut = b.aliasIn(r, q.Name), r.TimedOut

@@ -148,10 +148,7 @@ func alias(name string) lookup.Question { return lookup.Question{Name: name, Typ
 
 // targetOf returns the target of al, or "".
 func targetOf(al *records.Alias) string {
-	if al == nil {
-		return ""
-	}
-	return al.Target
+	return strings.Join(al.Targets(), " ")
 }
 
 // text returns the records of a section with single spaces.

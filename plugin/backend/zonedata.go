@@ -12,36 +12,33 @@ import (
 )
 
 // aliasIn returns the alias that the ALIAS records of name in r make, or nil when there are none, or the backend is not
-// authoritative. Of several the first in canonical order counts (RFC 4034, section 6.3).
+// authoritative. The targets are in canonical order (RFC 4034, section 6.3), each once; the smallest TTL counts.
 func (b *Backend) aliasIn(r Response, name string) *records.Alias {
 	if !r.Own() {
 		return nil
 	}
-	var first *rdata.ALIAS
-	var ttl uint32
-	several := false
+	var all []*rdata.ALIAS
+	ttl := uint32(lookup.NoLimit)
 	for _, rr := range r.Msg.Answer {
 		al := rdata.Of(rr)
 		if al == nil || al.Target == "" || !strings.EqualFold(rr.Header().Name, name) {
 			continue
 		}
-		several = several || first != nil && al.Compare(first) != 0
-		if first == nil || al.Compare(first) < 0 {
-			first, ttl = al, lookup.TTLOf(rr)
-		}
+		all, ttl = append(all, al), min(ttl, lookup.TTLOf(rr))
 	}
-	if first == nil {
+	if len(all) == 0 {
 		return nil
-	}
-	owner := cmp.Or(r.Wildcard, name)
-	if several {
-		b.cfg.Warn("%s has more than one ALIAS record, and %s is served", owner, first.Target)
 	}
 	if signer := r.Signer(); signer != "" && !b.Signs {
 		b.cfg.Warn("Zone %s has aliases and signatures of its own: a validating resolver takes the addresses for bogus; "+
 			"let dnssec sign instead", signer)
 	}
-	return b.cfg.Zones.NewAlias(name, strings.ToLower(first.Target), ttl)
+	targets := rdata.Targets(all)
+	if len(targets) > records.MaxTargets {
+		b.cfg.Warn("%s has %d ALIAS records, of which %d are used", cmp.Or(r.Wildcard, name), len(targets), records.MaxTargets)
+		targets = targets[:records.MaxTargets]
+	}
+	return b.cfg.Zones.NewAlias(name, ttl, targets...)
 }
 
 // Flatten says which CNAME records of the backend are aliases, for queries of addresses.
@@ -63,7 +60,7 @@ func (b *Backend) flattened(r Response, name string) *records.Alias {
 	if cname == nil || flatten == FlattenNone || flatten == FlattenApex && !b.isApex(name, r.Own()) {
 		return nil
 	}
-	return b.cfg.Zones.NewAlias(name, lookup.Canonical(cname.Target), lookup.TTLOf(cname))
+	return b.cfg.Zones.NewAlias(name, lookup.TTLOf(cname), lookup.Canonical(cname.Target))
 }
 
 // isApex reports whether name is one of the zones, or the apex of a zone that the backend has below them. own says that the

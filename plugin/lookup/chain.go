@@ -1,7 +1,6 @@
 package lookup
 
 import (
-	"bytes"
 	"fmt"
 	"math"
 	"slices"
@@ -13,8 +12,8 @@ import (
 // MaxLinks is how many links, CNAME records and aliases, a chain has at most.
 const MaxLinks = 16
 
-// Chain is the chain of names from a target to its addresses. Its links are CNAME and DNAME records and, inside the server's
-// own zones, aliases. A Chain is not safe for concurrent use.
+// Chain is the chain of names from a target to its records. Its links are CNAME and DNAME records, HTTPS records in AliasMode and,
+// inside the server's own zones, aliases. A Chain is not safe for concurrent use.
 type Chain struct {
 	names []string // the target, and each name that a link led to
 	ttl   uint32   // the smallest TTL of the records so far, in seconds
@@ -29,7 +28,7 @@ func (c *Chain) End() string { return c.names[len(c.names)-1] }
 // Links returns the number of links.
 func (c *Chain) Links() uint8 { return uint8(len(c.names) - 1) } // #nosec G115 -- at most MaxLinks
 
-// TTL returns the smallest TTL, in seconds, of the records that Follow has used: the links, and the addresses. It is
+// TTL returns the smallest TTL, in seconds, of the records that Follow has used: the links, and the records. It is
 // math.MaxInt32 when there were none.
 func (c *Chain) TTL() uint32 { return c.ttl }
 
@@ -49,19 +48,20 @@ func (c *Chain) Extend(target string) error {
 // TooLong returns the failure of a chain of more than MaxLinks links.
 func TooLong() *Failure { return Unusable(Loop, fmt.Errorf("more than %d links", MaxLinks)) }
 
-// Follow extends the chain with the CNAME and DNAME records of answer, which may be in any order, and returns the addresses
-// of its end, of type qtype (A or AAAA): each once, at most MaxAddrs, and nil when answer has none. Records of other names,
-// types and classes do not count. The addresses belong to the caller.
+// Follow extends the chain with the CNAME and DNAME records of answer, which may be in any order, and returns the RDATA of the
+// records of its end, of type qtype (A, AAAA or HTTPS): each once, at most MaxRecords, and nil when answer has none. For type
+// HTTPS, a record in AliasMode extends the chain too. Records of other names, types and classes do not count. The result belongs to the
+// caller.
 //
 // The error is a *Failure, with the outcome "loop" (see Extend), or "malformed" when a record has no address or name in it,
 // or leads to a name that is too long.
 func (c *Chain) Follow(answer []dns.RR, qtype uint16) ([]byte, error) {
 	for {
-		addrs, err := c.addresses(answer, qtype)
-		if err != nil || len(addrs) > 0 {
-			return addrs, err
+		data, alias, err := c.records(answer, qtype)
+		if err != nil || len(data) > 0 {
+			return data, err
 		}
-		link, err := c.link(answer)
+		link, err := c.link(answer, alias)
 		if link == nil || err != nil {
 			return nil, err
 		}
@@ -72,10 +72,26 @@ func (c *Chain) Follow(answer []dns.RR, qtype uint16) ([]byte, error) {
 	}
 }
 
+// records returns the RDATA of the records that answer has for the end of the chain, or the HTTPS record in AliasMode that it has.
+func (c *Chain) records(answer []dns.RR, qtype uint16) (data []byte, alias *dns.HTTPS, err error) {
+	if qtype == dns.TypeHTTPS {
+		return c.services(answer)
+	}
+	data, err = c.addresses(answer, qtype)
+	return data, nil, err
+}
+
 // link returns the CNAME record that leads on from the end of the chain, or nil. Where answer has a DNAME record above the
 // end, link makes the CNAME record from it: servers should send one that says the same, and old servers give that one the
-// TTL 0 (RFC 6672, sections 3.1 and 3.4).
-func (c *Chain) link(answer []dns.RR) (*dns.CNAME, error) {
+// TTL 0 (RFC 6672, sections 3.1 and 3.4). It makes one from alias too, an HTTPS record in AliasMode or nil; the TargetName "." leads
+// nowhere (RFC 9460, section 2.5.1).
+func (c *Chain) link(answer []dns.RR, alias *dns.HTTPS) (*dns.CNAME, error) {
+	if alias != nil {
+		if alias.Target == "." {
+			return nil, nil
+		}
+		return &dns.CNAME{Hdr: alias.Hdr, Target: alias.Target}, nil
+	}
 	cname := CNAMEOf(answer, c.End())
 	if dname, prefix := dnameOf(answer, c.End()); dname != nil {
 		cname = &dns.CNAME{Hdr: dname.Hdr, Target: dname.Target}
@@ -113,19 +129,7 @@ func (c *Chain) addresses(answer []dns.RR, qtype uint16) ([]byte, error) {
 			return nil, Unusable("malformed", fmt.Errorf("%s record of %s without an address", dns.TypeToString[qtype], h.Name))
 		}
 		c.ttl = min(c.ttl, TTLOf(rr))
-		if len(addrs) < MaxAddrs*len(ip) && !hasAddr(addrs, ip) {
-			addrs = append(addrs, ip...)
-		}
+		addrs = Append(addrs, ip, qtype)
 	}
 	return slices.Clip(addrs), nil
-}
-
-// hasAddr reports whether ip is one of addrs. A search is less work than a set: there are few addresses.
-func hasAddr(addrs, ip []byte) bool {
-	for addr := range slices.Chunk(addrs, len(ip)) {
-		if bytes.Equal(addr, ip) {
-			return true
-		}
-	}
-	return false
 }

@@ -240,9 +240,9 @@ func TestChainExtend(t *testing.T) {
 	}
 }
 
-// A target has MaxAddrs addresses at most; the TTL of the others counts.
+// A target has MaxRecords addresses at most; the TTL of the others counts.
 func TestChainManyAddresses(t *testing.T) {
-	for _, n := range []int{lookup.MaxAddrs - 1, lookup.MaxAddrs, lookup.MaxAddrs + 1, 2 * lookup.MaxAddrs} {
+	for _, n := range []int{lookup.MaxRecords - 1, lookup.MaxRecords, lookup.MaxRecords + 1, 2 * lookup.MaxRecords} {
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 			var answer []dns.RR
 			for i := range n {
@@ -254,7 +254,7 @@ func TestChainManyAddresses(t *testing.T) {
 			}
 			c := lookup.NewChain("target.example.")
 			addrs, err := c.Follow(answer, qtype)
-			if got := len(addrs) / lookup.AddrLen(qtype); err != nil || got != min(n, lookup.MaxAddrs) {
+			if got := len(addrs) / lookup.AddrLen(qtype); err != nil || got != min(n, lookup.MaxRecords) {
 				t.Errorf("%d %s records: %d addresses, %v", n, dns.TypeToString[qtype], got, err)
 			}
 			if c.TTL() != uint32(5001-n) {

@@ -22,7 +22,7 @@ func Example() {
 		return
 	}
 	fmt.Println(c.End(), c.Links(), c.TTL())
-	for _, rr := range lookup.AddressRecords(lookup.Question{Name: "example.org.", Type: dns.TypeA}, c.TTL(), addrs) {
+	for _, rr := range lookup.Records(lookup.Question{Name: "example.org.", Type: dns.TypeA}, c.TTL(), addrs) {
 		fmt.Println(rr)
 	}
 	// Output:

@@ -5,8 +5,9 @@
 // It must not know who asks, how a question is looked up, or what is cached: it imports no other package of alias, opens
 // no socket, and has no state. Its functions are safe for concurrent use, and none changes what it is given.
 //
-// Where names are compared, upper and lower case are the same (RFC 4343). Addresses are octets in network order, one
-// address after the other: 4 octets each for type A, 16 for type AAAA.
+// Where names are compared, upper and lower case are the same (RFC 4343). The records of an answer are kept as their RDATA, one
+// after the other: for type A 4 octets each in network order, for AAAA 16, and for HTTPS the RDATA of RFC 9460, section
+// 2.2, not compressed, each after its length (2 octets).
 package lookup
 
 import (
@@ -16,9 +17,9 @@ import (
 )
 
 const (
-	// MaxAddrs is how many addresses of a target are used. A response that is full of addresses would have no room for a
+	// MaxRecords is how many records of a target are used. A response that is full of addresses would have no room for a
 	// longer owner name, or for EDNS.
-	MaxAddrs = 512
+	MaxRecords = 512
 
 	// NoLimit is the TTL, in seconds, of an alias that states none: it caps nothing.
 	NoLimit = 1<<32 - 1
@@ -26,18 +27,29 @@ const (
 
 // Question is what is looked up, and the key of its cache entry. It is comparable.
 type Question struct {
-	Name string // as Canonical returns it
-	Type uint16 // A or AAAA, where addresses are looked up
+	Name string  // as Canonical returns it
+	Type uint16  // A, AAAA or HTTPS, where a target is looked up
+	Net  Network // of the clients that ask
 }
 
-// String returns the name and the type, for messages.
-func (q Question) String() string { return q.Name + " " + dns.Type(q.Type).String() }
+// String returns the name and the type, and the network if there is one, for messages.
+func (q Question) String() string {
+	text := q.Name + " " + dns.Type(q.Type).String()
+	if q.Net.IsEverybody() {
+		return text
+	}
+	return text + " for " + q.Net.String()
+}
 
-// Outcome is the answer that a lookup ended in. Addrs is shared between goroutines, and must not be changed.
+// For returns the question of the clients of n.
+func (q Question) For(n Network) Question { return Question{q.Name, q.Type, n} }
+
+// Outcome is the answer that a lookup ended in. Data is shared between goroutines, and must not be changed.
 type Outcome struct {
-	Addrs []byte // the addresses; empty when the target has none (NODATA) or does not exist (NXDOMAIN)
+	Data  []byte // the RDATA of the records; empty when the target has none (NODATA) or does not exist (NXDOMAIN)
 	TTL   uint32 // in seconds, as received: of the chain, or of the negative answer
-	Links uint8  // the number of CNAME and DNAME records that led to the addresses, at most MaxLinks
+	Links uint8  // the number of links that led to the records, at most MaxLinks
+	Scope uint8  // how many bits of the network of the question the answer is for; 0: for everybody
 }
 
 // Failure is the error of a lookup that ended without a usable answer. It is immutable.

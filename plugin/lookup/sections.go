@@ -1,9 +1,7 @@
 package lookup
 
 import (
-	"bytes"
 	"math"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -106,65 +104,4 @@ func WithSerial(soa *dns.SOA, serial uint32) *dns.SOA {
 	c := *soa
 	c.Serial = serial
 	return &c
-}
-
-// IsAddress reports whether qtype is A or AAAA.
-func IsAddress(qtype uint16) bool { return qtype == dns.TypeA || qtype == dns.TypeAAAA }
-
-// AddrLen returns the length in octets of an address of type A or AAAA; qtype must be one of them.
-func AddrLen(qtype uint16) int {
-	if qtype == dns.TypeA {
-		return 4
-	}
-	return 16
-}
-
-// SameAddrs reports whether a and b, addresses of type qtype, are the same set. Neither may have an address twice.
-func SameAddrs(a, b []byte, qtype uint16) bool {
-	size := AddrLen(qtype)
-	return len(a) == len(b) && (bytes.Equal(a, b) || bytes.Equal(sorted(a, size), sorted(b, size)))
-}
-
-func sorted(addrs []byte, size int) []byte {
-	chunks := slices.SortedFunc(slices.Chunk(addrs, size), bytes.Compare)
-	return slices.Concat(chunks...)
-}
-
-// Allowed returns addrs, addresses of type qtype, without those that deny reports. The result belongs to the caller.
-func Allowed(addrs []byte, qtype uint16, deny func(netip.Addr) bool) []byte {
-	var allowed []byte
-	for ip := range slices.Chunk(addrs, AddrLen(qtype)) {
-		if addr, _ := netip.AddrFromSlice(ip); !deny(addr) {
-			allowed = append(allowed, ip...)
-		}
-	}
-	return allowed
-}
-
-// AddressRecords returns the records of q.Name with addrs, addresses of q.Type (A or AAAA), and a TTL in seconds. The
-// records belong to the caller. Their addresses are parts of addrs, and must not be changed; they are clipped, so that
-// the caller may append to them. The records share one allocation.
-func AddressRecords(q Question, ttl uint32, addrs []byte) []dns.RR {
-	if len(addrs) == 0 {
-		return nil
-	}
-	size := AddrLen(q.Type)
-	rrs := make([]dns.RR, 0, len(addrs)/size)
-	hdr := dns.RR_Header{Name: q.Name, Rrtype: q.Type, Class: dns.ClassINET, Ttl: ttl}
-	if q.Type == dns.TypeA {
-		as := make([]dns.A, cap(rrs))
-		for ip := range slices.Chunk(addrs, size) {
-			a := &as[len(rrs)]
-			a.Hdr, a.A = hdr, ip
-			rrs = append(rrs, a)
-		}
-		return rrs
-	}
-	as := make([]dns.AAAA, cap(rrs))
-	for ip := range slices.Chunk(addrs, size) {
-		a := &as[len(rrs)]
-		a.Hdr, a.AAAA = hdr, ip
-		rrs = append(rrs, a)
-	}
-	return rrs
 }

@@ -232,7 +232,7 @@ func TestSameAddrs(t *testing.T) {
 		{a + a + a + a + b + b + b + b, b + b + b + b + a + a + a + a, dns.TypeAAAA, true},
 	} {
 		one, other := []byte(tc.one), []byte(tc.other)
-		if got := lookup.SameAddrs(one, other, tc.qtype); got != tc.want {
+		if got := lookup.Same(one, other, tc.qtype); got != tc.want {
 			t.Errorf("%x and %x, %s: %v", one, other, dns.TypeToString[tc.qtype], got)
 		}
 		if string(one) != tc.one || string(other) != tc.other {
@@ -279,7 +279,7 @@ func TestAddressRecords(t *testing.T) {
 			"[example.org.\t60\tIN\tAAAA\t2001:db8::1 example.org.\t60\tIN\tAAAA\t::1]"},
 	} {
 		q := lookup.Question{Name: "example.org.", Type: tc.qtype}
-		rrs := lookup.AddressRecords(q, 60, []byte(tc.addrs))
+		rrs := lookup.Records(q, 60, []byte(tc.addrs))
 		if got := fmt.Sprint(rrs); got != tc.want {
 			t.Errorf("%s: %q, want %q", q, got, tc.want)
 		}
@@ -294,8 +294,8 @@ func TestAddressRecordsAreClientsOwn(t *testing.T) {
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		addrs := make([]byte, 2*lookup.AddrLen(qtype))
 		q := lookup.Question{Name: "example.org.", Type: qtype}
-		rrs := lookup.AddressRecords(q, 60, addrs)
-		other := fmt.Sprint(lookup.AddressRecords(q, 60, addrs))
+		rrs := lookup.Records(q, 60, addrs)
+		other := fmt.Sprint(lookup.Records(q, 60, addrs))
 		for _, rr := range rrs {
 			rr.Header().Ttl, rr.Header().Name = 1, "other.example." // as rewrite does
 			switch a := rr.(type) {
@@ -306,13 +306,13 @@ func TestAddressRecordsAreClientsOwn(t *testing.T) {
 			}
 			_ = append(rrs[:len(rrs):cap(rrs)], new(dns.RRSIG)) // as dnssec does
 		}
-		if got := fmt.Sprint(lookup.AddressRecords(q, 60, addrs)); got != other {
+		if got := fmt.Sprint(lookup.Records(q, 60, addrs)); got != other {
 			t.Errorf("%s: %s, and before %s", q, got, other)
 		}
 		if race.Enabled {
 			continue
 		}
-		if n := testing.AllocsPerRun(100, func() { lookup.AddressRecords(q, 60, addrs) }); n != 2 {
+		if n := testing.AllocsPerRun(100, func() { lookup.Records(q, 60, addrs) }); n != 2 {
 			t.Errorf("%s: %v allocations, want 2: the section, and the records", q, n)
 		}
 	}

@@ -37,12 +37,12 @@ func Example() {
 
 	backends, list := primary.Backends([]plugin.Handler{handler}, nil, []string{"example.org."}, func([]plugin.Handler) plugin.Handler { return nil })
 	p := primary.New(primary.Config{
-		Zones: zones, Records: corefile, Backends: backends, List: list,
+		Zones: zones, Types: []uint16{dns.TypeA, dns.TypeAAAA}, Records: corefile, Backends: backends, List: list,
 		SOA: func(string) (*dns.SOA, error) { return zone.SOA, nil },
-		Lookup: func(_ context.Context, _ string, _ *records.Alias, qtype uint16) (primary.Addresses, error) {
-			found := primary.Addresses{TTL: 60, Stored: now, Next: now.Add(time.Minute)}
+		Lookup: func(_ context.Context, _, _ string, _ *records.Alias, qtype uint16) (primary.Found, error) {
+			found := primary.Found{TTL: 60, Stored: now, Next: now.Add(time.Minute)}
 			if qtype == dns.TypeA {
-				found.Addrs = []byte{192, 0, 2, 1}
+				found.Data = []byte{192, 0, 2, 1}
 			}
 			return found, nil
 		},

@@ -101,7 +101,7 @@ func (r *resolver) looked() time.Time {
 }
 
 // lookup is a primary.Lookup.
-func (r *resolver) lookup(ctx context.Context, _ string, al *records.Alias, qtype uint16) (primary.Addresses, error) {
+func (r *resolver) lookup(ctx context.Context, _, _ string, al *records.Alias, qtype uint16) (primary.Found, error) {
 	q := lookup.Question{Name: al.Target, Type: qtype}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -109,7 +109,7 @@ func (r *resolver) lookup(ctx context.Context, _ string, al *records.Alias, qtyp
 	now := time.Now()
 	if t, ok := r.inside[q.Name]; ok {
 		r.lookups[q]++
-		return primary.Addresses{Addrs: pack(t, qtype), TTL: min(t.ttl, al.TTL), Own: true, Next: now.Add(time.Second), Stored: now}, t.err
+		return primary.Found{Data: pack(t, qtype), TTL: min(t.ttl, al.TTL), Own: true, Next: now.Add(time.Second), Stored: now}, t.err
 	}
 	c := r.cached[q]
 	ttl := func() time.Duration { return time.Duration(min(c.ttl, al.TTL)) * time.Second }
@@ -142,13 +142,13 @@ func (r *resolver) lookup(ctx context.Context, _ string, al *records.Alias, qtyp
 	left := c.stored.Add(ttl()).Sub(now)
 	switch {
 	case !c.known && c.err == nil:
-		return primary.Addresses{Next: now, Stored: now, Unfinished: true}, lookup.NetworkFailure(lookup.Canceled, nil)
+		return primary.Found{Next: now, Stored: now, Unfinished: true}, lookup.NetworkFailure(lookup.Canceled, nil)
 	case !c.known:
-		return primary.Addresses{Next: c.retry, Unfinished: unfinished}, c.err
+		return primary.Found{Next: c.retry, Unfinished: unfinished}, c.err
 	case left <= 0:
-		return primary.Addresses{Addrs: c.addrs, TTL: 30, Next: now, Stored: now, Unfinished: unfinished}, nil
+		return primary.Found{Data: c.addrs, TTL: 30, Next: now, Stored: now, Unfinished: unfinished}, nil
 	}
-	return primary.Addresses{Addrs: c.addrs, TTL: min(c.ttl, al.TTL), Next: now.Add(left), Stored: c.stored}, nil
+	return primary.Found{Data: c.addrs, TTL: min(c.ttl, al.TTL), Next: now.Add(left), Stored: c.stored}, nil
 }
 
 // answer returns the cache entry for q after a lookup. A failure keeps the addresses.
@@ -326,6 +326,7 @@ func newServer(t testing.TB, r *resolver, b *backend, configure func(*primary.Co
 	s := &server{resolver: r, backend: b, outcomes: make(map[string]int)}
 	cfg := primary.Config{
 		Zones:    records.Zones{"example.org.": {}},
+		Types:    []uint16{dns.TypeA, dns.TypeAAAA},
 		Records:  corefile(),
 		Backends: []transfer.Transferer{b},
 		List:     b.list, SOA: b.soa, Lookup: r.lookup,
@@ -347,7 +348,7 @@ func newServer(t testing.TB, r *resolver, b *backend, configure func(*primary.Co
 func corefile(pairs ...string) *records.Records {
 	rs := records.New(records.Zones{"example.org.": {}})
 	for pair := range slices.Chunk(pairs, 2) {
-		rs.Add(pair[0], pair[1], 100)
+		rs.Add(pair[0], 100, false, pair[1])
 	}
 	rs.Seal()
 	return rs

@@ -61,6 +61,7 @@ const (
 // changed afterwards, unless it says otherwise.
 type Config struct {
 	Zones   records.Zones    // that the plugin applies to; zones of the backend that are not in them are left alone
+	Types   []uint16         // that aliases are expanded to: A, AAAA, and perhaps HTTPS
 	Records *records.Records // of the Corefile, sealed; in transfers they win over the zone's own addresses
 	// Backends are the plugins of the backend that can transfer zones. The first that has a zone counts.
 	Backends []transfer.Transferer
@@ -99,20 +100,20 @@ type Config struct {
 	Transferred, Notified func(zone, outcome string)
 }
 
-// Lookup returns what the server answers for al, an alias of zone, with addresses of qtype, A or AAAA: a fresh answer from
+// Lookup returns what the server answers for al, the alias of owner, in zone, with records of qtype, one of Types: a fresh answer from
 // the cache, or what a lookup finds, or else a stale answer. The error says why there is none of these. It returns soon
 // after ctx ends, then with what is cached. It does not keep the lookups of one zone waiting for those of another.
-type Lookup func(ctx context.Context, zone string, al *records.Alias, qtype uint16) (Addresses, error)
+type Lookup func(ctx context.Context, zone, owner string, al *records.Alias, qtype uint16) (Found, error)
 
-// Addresses is what a Lookup found. When there is an error, only Next, Stored and Unfinished count.
-type Addresses struct {
-	Addrs []byte    // one after the other, 4 or 16 octets each; none: the target has none. Shared, not to be changed
-	TTL   uint32    // in seconds
-	Own   bool      // they are the backend's, of a target in Zones
-	Next  time.Time // before that, another Lookup finds the same
+// Found is what a Lookup found. When there is an error, only Next, Stored and Unfinished count.
+type Found struct {
+	Data []byte    // the RDATA of the records, as package lookup has it; none: the target has none. Shared, not to be changed
+	TTL  uint32    // in seconds
+	Own  bool      // they are the server's own, such as those of a target in Zones
+	Next time.Time // before that, another Lookup finds the same
 	// Stored is when the answer came, or the attempt was made. It is zero when Next is the end of a back-off.
 	Stored time.Time
-	// Unfinished says that the Lookup ended before the lookup did. The addresses, or the error, were known before. The
+	// Unfinished says that the Lookup ended before the lookup did. The data, or the error, were known before. The
 	// error has the outcome lookup.Canceled when nothing was.
 	Unfinished bool
 }
@@ -265,7 +266,7 @@ func (p *Primary) resolveOne(ctx context.Context, z *zone, x *expansion, then fu
 	if p.ctx.Err() != nil {
 		return
 	}
-	found, err := p.Lookup(ctx, z.name, x.alias, x.qtype)
+	found, err := p.Lookup(ctx, z.name, x.owner, x.alias, x.qtype)
 	if p.ctx.Err() != nil {
 		return
 	}
@@ -281,7 +282,7 @@ func (p *Primary) resolveOne(ctx context.Context, z *zone, x *expansion, then fu
 	x.err = err
 	if err == nil {
 		x.ttl = found.TTL
-		z.set(x, found.Addrs)
+		z.set(x, found.Data)
 	}
 }
 
@@ -290,7 +291,7 @@ func isCanceled(err error) bool {
 }
 
 // dueAfter returns when x is to be looked up again. The lock of the zone is held.
-func dueAfter(found Addresses, x *expansion) time.Time {
+func dueAfter(found Found, x *expansion) time.Time {
 	switch {
 	case found.Stored.IsZero():
 		return found.Next

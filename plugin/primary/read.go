@@ -22,10 +22,14 @@ func (p *Primary) read(ctx context.Context, z *zone, advanced uint32) error {
 			found[owner] = &expansion{owner: owner, alias: r.Alias, wins: true}
 		}
 	}
-	s := &reading{zone: z.name, advanced: advanced, flatten: p.FlattenApex, zones: p.Zones, aliases: found, cuts: make(records.Zones)}
+	s := &reading{
+		zone: z.name, advanced: advanced, types: p.Types, flatten: p.FlattenApex, zones: p.Zones, aliases: found,
+		inZone: make(map[string]*zoneAliases), cuts: make(records.Zones),
+	}
 	if err := p.walk(ctx, z.name, s.collect); err != nil {
 		return err
 	}
+	s.complete()
 	if s.signed && len(found) > 0 {
 		p.Warn("Zone %s is signed already: it is transferred as it is, with its ALIAS records; let dnssec sign instead", z.name)
 	}
@@ -33,7 +37,7 @@ func (p *Primary) read(ctx context.Context, z *zone, advanced uint32) error {
 	err := p.walk(ctx, z.name, func(rr dns.RR) {
 		h := rr.Header()
 		q := lookup.Question{Name: lookup.Canonical(h.Name), Type: h.Rrtype}
-		if lookup.IsAddress(q.Type) && found[q.Name] != nil {
+		if lookup.IsFollowed(q.Type) && found[q.Name] != nil {
 			own[q] = true
 		}
 	})
@@ -48,14 +52,16 @@ func (p *Primary) read(ctx context.Context, z *zone, advanced uint32) error {
 type reading struct {
 	zone     string
 	advanced uint32        // that of the zone when its reading began
+	types    []uint16      // that aliases are expanded to
 	flatten  bool          // a CNAME record at the apex is an alias
 	zones    records.Zones // that the plugin applies to
 
 	serial  uint32
 	aliased bool
-	aliases map[string]*expansion // by owner
-	cuts    records.Zones         // names that are delegated
-	signed  bool                  // there is an RRSIG record for the SOA record
+	aliases map[string]*expansion   // by owner: first those of the Corefile, in the end all
+	inZone  map[string]*zoneAliases // by owner: those of the zone
+	cuts    records.Zones           // names that are delegated
+	signed  bool                    // there is an RRSIG record for the SOA record
 }
 
 // collect notes what rr means for the aliases.
@@ -73,31 +79,49 @@ func (s *reading) collect(rr dns.RR) {
 		}
 	case *dns.CNAME:
 		if x == nil && s.flatten && owner == s.zone { // at other names a CNAME record is allowed, so secondaries get it
-			s.add(owner, lookup.Canonical(rr.Target), rr)
+			s.add(owner, &rdata.ALIAS{Target: lookup.Canonical(rr.Target)}, rr)
 		}
 	case *dns.PrivateRR:
 		al := rdata.Of(rr)
 		s.aliased = s.aliased || al != nil
-		if al == nil || al.Target == "" || x != nil && x.wins {
-			return
-		}
-		if x == nil || al.Compare(&rdata.ALIAS{Target: x.alias.Target}) < 0 {
-			s.add(owner, lookup.Canonical(al.Target), rr)
+		if al != nil && al.Target != "" && x == nil {
+			s.add(owner, al, rr)
 		}
 	}
 }
 
-func (s *reading) add(owner, target string, rr dns.RR) {
-	s.aliases[owner] = &expansion{owner: owner, alias: s.zones.NewAlias(owner, target, lookup.TTLOf(rr))}
+// zoneAliases are the aliases of an owner in the zone.
+type zoneAliases struct {
+	all []*rdata.ALIAS
+	ttl uint32 // the smallest, in seconds
 }
 
-// expansions returns the expansions of both families, in the order of their owners. There is none for an alias of the zone
-// where the zone has addresses of that family of its own, or below a delegation.
+func (s *reading) add(owner string, al *rdata.ALIAS, rr dns.RR) {
+	of := s.inZone[owner]
+	if of == nil {
+		of = &zoneAliases{ttl: lookup.NoLimit}
+		s.inZone[owner] = of
+	}
+	of.all, of.ttl = append(of.all, al), min(of.ttl, lookup.TTLOf(rr))
+}
+
+// complete adds the aliases of the zone to those of the Corefile.
+func (s *reading) complete() {
+	for owner, of := range s.inZone {
+		targets := rdata.Targets(of.all)
+		targets = targets[:min(len(targets), records.MaxTargets)]
+		s.aliases[owner] = &expansion{owner: owner, alias: s.zones.NewAlias(owner, of.ttl, targets...)}
+	}
+}
+
+// expansions returns the expansions of all types, in the order of their owners. There is none for an alias of the zone
+// where the zone has records of that type of its own, or below a delegation. HTTPS records of the zone win over any alias.
 func (s *reading) expansions(own map[lookup.Question]bool) []*expansion {
 	var xs []*expansion
 	for owner, x := range s.aliases {
-		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-			if !x.wins && (own[lookup.Question{Name: owner, Type: qtype}] || s.cuts.Match(owner) != "") {
+		for _, qtype := range s.types {
+			wins := x.wins && lookup.IsAddress(qtype)
+			if !wins && own[lookup.Question{Name: owner, Type: qtype}] || !x.wins && s.cuts.Match(owner) != "" {
 				continue
 			}
 			family := *x

@@ -163,18 +163,18 @@ func TestFirstFailureAborts(t *testing.T) {
 // What Lookup has in the end of the wait counts, although it is not finished: stale addresses are transferred, unless
 // secondaries have others, and a failure is one.
 func TestUnfinishedLookups(t *testing.T) {
-	al := primary.Addresses{Addrs: []byte{192, 0, 2, 1}, TTL: 30}
+	al := primary.Found{Data: []byte{192, 0, 2, 1}, TTL: 30}
 	synctest.Test(t, func(t *testing.T) {
-		var found primary.Addresses
+		var found primary.Found
 		var failure error
 		var zones sync.Map
 		b := new(backend)
 		b.put(t, 7, "example.org. 60 IN ALIAS target.example.")
 		s := newServer(t, newResolver(nil), b, func(cfg *primary.Config) {
-			cfg.Lookup = func(ctx context.Context, zone string, _ *records.Alias, qtype uint16) (primary.Addresses, error) {
+			cfg.Lookup = func(ctx context.Context, zone, _ string, _ *records.Alias, qtype uint16) (primary.Found, error) {
 				zones.Store(zone, true)
 				if qtype == dns.TypeAAAA {
-					return primary.Addresses{Next: time.Now().Add(time.Hour), Stored: time.Now()}, nil
+					return primary.Found{Next: time.Now().Add(time.Hour), Stored: time.Now()}, nil
 				}
 				if found.Unfinished {
 					<-ctx.Done()
@@ -182,7 +182,7 @@ func TestUnfinishedLookups(t *testing.T) {
 				return found, failure
 			}
 		})
-		found, failure = primary.Addresses{Unfinished: true}, errServfail
+		found, failure = primary.Found{Unfinished: true}, errServfail
 		began := time.Now()
 		if _, err := s.Transfer("example.org.", 0); !errors.Is(err, errServfail) || err == transfer.ErrNotAuthoritative {
 			t.Errorf("a failure that is known: %v", err)
@@ -194,11 +194,11 @@ func TestUnfinishedLookups(t *testing.T) {
 		if !slices.Equal(rrs, stale) || time.Since(began) != time.Second {
 			t.Errorf("stale addresses: %v after %s", rrs, time.Since(began))
 		}
-		found.Addrs = []byte{192, 0, 2, 2}
+		found.Data = []byte{192, 0, 2, 2}
 		if rrs, now := s.transferred(t); !slices.Equal(rrs, stale) || now != serial {
 			t.Errorf("with other addresses in the cache: %v", rrs)
 		}
-		found, failure = primary.Addresses{Unfinished: true}, lookup.NetworkFailure(lookup.Canceled, nil)
+		found, failure = primary.Found{Unfinished: true}, lookup.NetworkFailure(lookup.Canceled, nil)
 		if rrs, now := s.transferred(t); !slices.Equal(rrs, stale) || now != serial {
 			t.Errorf("with nothing in the cache: %v", rrs)
 		}
@@ -224,12 +224,12 @@ func TestZonesOfTheJob(t *testing.T) {
 		r := newResolver(map[string]target{"target.example.": {v4: []string{v4}, ttl: 30}})
 		s := newServer(t, r, b, func(cfg *primary.Config) {
 			inner := cfg.Lookup
-			cfg.Lookup = func(ctx context.Context, zone string, al *records.Alias, qtype uint16) (primary.Addresses, error) {
+			cfg.Lookup = func(ctx context.Context, zone, owner string, al *records.Alias, qtype uint16) (primary.Found, error) {
 				if zone == "dead.example.org." {
 					<-ctx.Done()
-					return primary.Addresses{Unfinished: true}, lookup.NetworkFailure(lookup.Canceled, nil)
+					return primary.Found{Unfinished: true}, lookup.NetworkFailure(lookup.Canceled, nil)
 				}
-				return inner(ctx, zone, al, qtype)
+				return inner(ctx, zone, owner, al, qtype)
 			}
 		})
 		s.Start()

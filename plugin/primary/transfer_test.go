@@ -508,7 +508,7 @@ func TestTransferRoot(t *testing.T) {
 	b.set(".", zoneOf(t, ".", 7))
 	root := records.Zones{".": {}}
 	rs := records.New(root)
-	rs.Add("a.example.org.", "target.example.", 100)
+	rs.Add("a.example.org.", 100, false, "target.example.")
 	rs.Seal()
 	s := newServer(t, r, b, func(cfg *primary.Config) { cfg.Zones, cfg.Records = root, rs })
 	out, err := s.Transfer(".", 0)

@@ -38,7 +38,7 @@ type zone struct {
 	notified   bool   // secondaries were notified after the start
 }
 
-// expansion is what one family of an alias is expanded to in transfers. Only its state changes.
+// expansion is what an alias is expanded to in transfers, for one type. Only its state changes.
 type expansion struct {
 	owner string
 	qtype uint16
@@ -176,7 +176,7 @@ func (z *zone) clear() {
 func (z *zone) set(x *expansion, addrs []byte) {
 	if !x.known {
 		z.pending = true
-	} else if !lookup.SameAddrs(x.addrs, addrs, x.qtype) {
+	} else if !lookup.Same(x.addrs, addrs, x.qtype) {
 		z.changed = true
 	}
 	x.addrs, x.known = addrs, true
@@ -252,5 +252,5 @@ func (z *zone) records(x *expansion) []dns.RR {
 	z.mu.Lock()
 	addrs, ttl := x.addrs, x.ttl
 	z.mu.Unlock()
-	return lookup.AddressRecords(lookup.Question{Name: x.owner, Type: x.qtype}, ttl, addrs)
+	return lookup.Records(lookup.Question{Name: x.owner, Type: x.qtype}, ttl, addrs)
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -57,6 +58,18 @@ func Of(rr dns.RR) *ALIAS {
 // Compare returns -1 if a comes before b in canonical order, 0 if they are the same, and 1 if a comes after b (RFC 4034,
 // section 6.3). The case of letters does not count.
 func (a *ALIAS) Compare(b *ALIAS) int { return bytes.Compare(a.canonical(), b.canonical()) }
+
+// Targets returns the targets of all, in lower case: each once, in canonical order (see Compare). It does not change all.
+func Targets(all []*ALIAS) []string {
+	sorted := slices.SortedFunc(slices.Values(all), (*ALIAS).Compare)
+	targets := make([]string, 0, len(sorted))
+	for i, a := range sorted {
+		if i == 0 || a.Compare(sorted[i-1]) != 0 {
+			targets = append(targets, strings.ToLower(a.Target))
+		}
+	}
+	return targets
+}
 
 // canonical returns the RDATA in canonical form (RFC 4034, section 6.2), or nil if Target is not a domain name.
 func (a *ALIAS) canonical() []byte {

@@ -21,7 +21,7 @@ func Example() {
 			fmt.Println(err)
 			return
 		}
-		rs.Add(owner, target, lookup.NoLimit)
+		rs.Add(owner, lookup.NoLimit, false, target)
 	}
 	rs.Seal()
 

@@ -52,8 +52,10 @@ type Records struct {
 
 // statement is what the Corefile states of an alias.
 type statement struct {
-	target, zone string
-	ttl          uint32
+	targets  string // with a space between them
+	zone     string
+	ttl      uint32
+	failover bool
 }
 
 // node is the offset of a name in nodes. At the offset are the alias of the name itself and that of the wildcard below it
@@ -84,10 +86,11 @@ func New(zones Zones) *Records {
 	return rs
 }
 
-// Add makes owner an alias of target, unless owner has a record already, and reports whether it did. Both are lower case
+// Add makes owner an alias of targets, at least one, unless owner has a record already, and reports whether it did. With failover,
+// the first of them that has an answer counts, and not all. Names are lower case
 // and fully qualified, and owner is in one of the zones. A leading label * makes a wildcard, unless owner is the name of
 // the zone. ttl, in seconds, caps the TTL of the answer. Records must not be sealed.
-func (rs *Records) Add(owner, target string, ttl uint32) bool {
+func (rs *Records) Add(owner string, ttl uint32, failover bool, targets ...string) bool {
 	zone := rs.zones.Match(owner)
 	name, wildcard := cutWildcard(owner, zone)
 	at := rs.node(name)
@@ -97,7 +100,7 @@ func (rs *Records) Add(owner, target string, ttl uint32) bool {
 	if binary.NativeEndian.Uint32(rs.nodes[at:]) != 0 {
 		return false
 	}
-	binary.NativeEndian.PutUint32(rs.nodes[at:], rs.index(statement{target, zone, ttl}))
+	binary.NativeEndian.PutUint32(rs.nodes[at:], rs.index(statement{strings.Join(targets, " "), zone, ttl, failover}))
 	rs.count++
 	rs.wildcards = rs.wildcards || wildcard
 	for off, end := 0, false; !end && name[off:] != zone; off, end = dns.NextLabel(name, off) {
@@ -127,19 +130,22 @@ func (rs *Records) Seal() {
 	var targets strings.Builder
 	size := 0
 	for _, s := range rs.stated {
-		size += len(s.target)
+		size += len(s.targets)
 	}
 	targets.Grow(size)
 	for _, s := range rs.stated {
-		targets.WriteString(s.target)
+		targets.WriteString(s.targets)
 	}
 	rest := targets.String()
 	rs.aliases = make([]Alias, len(rs.stated))
 	places := rs.places()
 	for i, s := range rs.stated {
-		al := &rs.aliases[places[i]]
-		al.Target, rest = rest[:len(s.target)], rest[len(s.target):]
-		al.Zone, al.TTL, al.Inside = s.zone, s.ttl, rs.zones.Inside(s.target)
+		first := &rs.aliases[places[i]]
+		rs.fill(first, s, rest[:len(s.targets)])
+		if s.failover {
+			first.Failover = new(Failover)
+		}
+		rest = rest[len(s.targets):]
 	}
 	rs.stated, rs.indices = nil, nil
 	rs.nodes = slices.Clone(rs.nodes)
@@ -149,6 +155,18 @@ func (rs *Records) Seal() {
 				binary.NativeEndian.PutUint32(rs.nodes[at:], places[i-1]+1)
 			}
 		}
+	}
+}
+
+// fill fills in first, the alias of the first of targets, and makes those of the others.
+func (rs *Records) fill(first *Alias, s statement, targets string) {
+	for al := first; ; al = al.Next {
+		target, others, more := strings.Cut(targets, " ")
+		al.Target, al.Zone, al.TTL, al.Inside = target, s.zone, s.ttl, rs.zones.Inside(target)
+		if targets = others; !more {
+			return
+		}
+		al.Next = new(Alias)
 	}
 }
 
@@ -323,7 +341,7 @@ func compareBackwards(a, b []byte) int {
 	return len(a) - len(b)
 }
 
-// ByZone yields the aliases of each zone that has any, and each alias once: records with the same target, TTL and zone
+// ByZone yields the aliases of each zone that has any, and each alias once: records with the same targets, TTL and zone
 // share one. The aliases must not be copied. Records must be sealed.
 func (rs *Records) ByZone() iter.Seq[[]Alias] {
 	return func(yield func([]Alias) bool) {

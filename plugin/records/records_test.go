@@ -45,10 +45,10 @@ func TestFind(t *testing.T) {
 		"x.shop.example.org.": "x.",
 		"sub.example.org.":    "sub.",
 	} {
-		if !rs.Add(owner, target, 60) {
+		if !rs.Add(owner, 60, false, target) {
 			t.Errorf("%s has a record already", owner)
 		}
-		if rs.Add(owner, "other.", 60) {
+		if rs.Add(owner, 60, false, "other.") {
 			t.Errorf("%s was added twice", owner)
 		}
 	}
@@ -103,8 +103,8 @@ func TestFindNoRecords(t *testing.T) {
 
 func TestRootWildcard(t *testing.T) {
 	rs := records.New(records.Zones{".": {}})
-	rs.Add("*.", "wild.", 60)
-	rs.Add("example.org.", "own.", 60)
+	rs.Add("*.", 60, false, "wild.")
+	rs.Add("example.org.", 60, false, "own.")
 	rs.Seal()
 	for name, want := range map[string]string{
 		"net.": "*wild.", "a.net.": "*wild.", "example.org.": "own.", ".": "exists",
@@ -122,9 +122,9 @@ func TestRootWildcard(t *testing.T) {
 // What a zone with such a name would match is outside of it: it has a record at its apex, and no wildcard.
 func TestZoneNamedAsWildcard(t *testing.T) {
 	rs := records.New(records.Zones{"*.example.org.": {}, "*.": {}})
-	rs.Add("*.example.org.", "apex.", 60)
-	rs.Add("*.", "top.", 60)
-	rs.Add("*.*.example.org.", "wild.", 60)
+	rs.Add("*.example.org.", 60, false, "apex.")
+	rs.Add("*.", 60, false, "top.")
+	rs.Add("*.*.example.org.", 60, false, "wild.")
 	rs.Seal()
 	for name, want := range map[string]string{
 		"*.example.org.": "apex.", "a.example.org.": "none", "a.*.example.org.": "*wild.", "*.": "top.", "org.": "none", "a.*.": "none",
@@ -153,9 +153,9 @@ func TestAll(t *testing.T) {
 		`\000.example.net.`:      {"one.", ".", 60, false, false},
 	}
 	rs := records.New(records.Zones{"example.org.": {}, "sub.example.org.": {}, ".": {}})
-	rs.Add("a.b.example.org.", "one.", 60)
+	rs.Add("a.b.example.org.", 60, false, "one.")
 	for owner, r := range want {
-		rs.Add(owner, r.Target, r.TTL)
+		rs.Add(owner, r.TTL, false, r.Target)
 	}
 	rs.Seal()
 	got := make(map[string]record)
@@ -180,11 +180,11 @@ func TestAll(t *testing.T) {
 func TestAliasesAreShared(t *testing.T) {
 	rs := records.New(records.Zones{"example.org.": {}, "example.net.": {}})
 	for _, owner := range []string{"a.example.org.", "b.example.org.", "*.example.org."} {
-		rs.Add(owner, "app.example.", 60)
+		rs.Add(owner, 60, false, "app.example.")
 	}
-	rs.Add("c.example.org.", "app.example.", 61)
-	rs.Add("d.example.org.", "other.example.", 60)
-	rs.Add("a.example.net.", "app.example.", 60)
+	rs.Add("c.example.org.", 61, false, "app.example.")
+	rs.Add("d.example.org.", 60, false, "other.example.")
+	rs.Add("a.example.net.", 60, false, "app.example.")
 	rs.Seal()
 	aliases := make(map[*records.Alias]int)
 	for _, r := range rs.All() {
@@ -213,8 +213,8 @@ func TestByZone(t *testing.T) {
 	for i := range 100 {
 		zone := []string{"b.", "a.", "a.", "c."}[i*i%11%4]
 		target := fmt.Sprintf("t%d.example.", i)
-		rs.Add(fmt.Sprintf("n%d.%s", i, zone), target, 60)
-		rs.Add(fmt.Sprintf("*.n%d.%s", i, zone), target, 60)
+		rs.Add(fmt.Sprintf("n%d.%s", i, zone), 60, false, target)
+		rs.Add(fmt.Sprintf("*.n%d.%s", i, zone), 60, false, target)
 		want[zone] = append(want[zone], target)
 	}
 	rs.Seal()
@@ -247,7 +247,7 @@ func TestByZone(t *testing.T) {
 func TestStopEarly(t *testing.T) {
 	rs := records.New(records.Zones{"example.org.": {}})
 	for _, owner := range []string{"a.example.org.", "*.a.example.org.", "b.example.org."} {
-		rs.Add(owner, owner[2:], 60)
+		rs.Add(owner, 60, false, owner[2:])
 	}
 	rs.Seal()
 	for most := 1; most <= 3; most++ {
@@ -289,7 +289,7 @@ func TestFindAsRFC4592(t *testing.T) {
 			}
 			target := fmt.Sprintf("t%d.", i)
 			_, already := stated[owner]
-			if added := rs.Add(owner, target, 60); added == already {
+			if added := rs.Add(owner, 60, false, target); added == already {
 				t.Fatalf("%s: added %v", owner, added)
 			}
 			if !already {
@@ -347,9 +347,9 @@ func TestConcurrentFind(t *testing.T) {
 	const n = 100
 	rs := records.New(records.Zones{"example.org.": {}})
 	for i := range n {
-		rs.Add(fmt.Sprintf("r%d.example.org.", i), fmt.Sprintf("t%d.", i), 60)
+		rs.Add(fmt.Sprintf("r%d.example.org.", i), 60, false, fmt.Sprintf("t%d.", i))
 	}
-	rs.Add("*.example.org.", "wild.", 60)
+	rs.Add("*.example.org.", 60, false, "wild.")
 	rs.Seal()
 	var wg sync.WaitGroup
 	for range 4 {
@@ -372,8 +372,8 @@ func TestFindAllocations(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	rs := records.New(records.Zones{"example.org.": {}})
-	rs.Add("a.b.example.org.", "ab.", 60)
-	rs.Add("*.example.org.", "wild.", 60)
+	rs.Add("a.b.example.org.", 60, false, "ab.")
+	rs.Add("*.example.org.", 60, false, "wild.")
 	rs.Seal()
 	for _, name := range []string{"a.b.example.org.", "x.y.z.example.org.", "x.a.b.example.org.", "b.example.org.", "example.net."} {
 		if n := testing.AllocsPerRun(100, func() { rs.Find(name) }); n != 0 {
@@ -399,7 +399,7 @@ func TestMemory(t *testing.T) {
 		before := heap()
 		rs := records.New(records.Zones{"example.org.": {}})
 		for i := range n {
-			if !rs.Add(fmt.Sprintf("r%06d.example.org.", i), fmt.Sprintf("t%06d.example.", i%tc.targets), lookup.NoLimit) {
+			if !rs.Add(fmt.Sprintf("r%06d.example.org.", i), lookup.NoLimit, false, fmt.Sprintf("t%06d.example.", i%tc.targets)) {
 				t.Fatalf("record %d takes the place of another", i) // with the same hash
 			}
 		}
@@ -436,9 +436,9 @@ func TestBelow(t *testing.T) {
 			name.WriteString(".")
 		}
 		names = append(names, name.String())
-		rs.Add(name.String(), "target.", 60)
+		rs.Add(name.String(), 60, false, "target.")
 		if random.IntN(3) == 0 {
-			rs.Add("*."+strings.TrimPrefix(name.String(), "."), "target.", 60)
+			rs.Add("*."+strings.TrimPrefix(name.String(), "."), 60, false, "target.")
 		}
 	}
 	rs.Seal()

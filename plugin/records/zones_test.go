@@ -65,7 +65,7 @@ func TestNewAlias(t *testing.T) {
 		{withRoot, "www.example.org.", "app.example.net.", 0, "example.org.", false},
 		{withRoot, "www.example.net.", "example.org.", 0, ".", true},
 	} {
-		a := tc.zones.NewAlias(tc.owner, tc.target, tc.ttl)
+		a := tc.zones.NewAlias(tc.owner, tc.ttl, tc.target)
 		if a.Target != tc.target || a.TTL != tc.ttl || a.Zone != tc.zone || a.Inside != tc.inside {
 			t.Errorf("%s: target %s, TTL %d, zone %s, inside %v", tc.owner, a.Target, a.TTL, a.Zone, a.Inside)
 		}
@@ -75,7 +75,7 @@ func TestNewAlias(t *testing.T) {
 // An alias has one cached pointer for each type of address, which belongs to it alone.
 func TestCached(t *testing.T) {
 	zones := records.Zones{"example.org.": {}}
-	a, b := zones.NewAlias("example.org.", "app.example.", 60), zones.NewAlias("example.org.", "app.example.", 60)
+	a, b := zones.NewAlias("example.org.", 60, "app.example."), zones.NewAlias("example.org.", 60, "app.example.")
 	v4, v6 := a.Cached(dns.TypeA), a.Cached(dns.TypeAAAA)
 	if v4 == v6 || v4 == b.Cached(dns.TypeA) || v6 == b.Cached(dns.TypeAAAA) {
 		t.Error("a cached pointer has two uses")

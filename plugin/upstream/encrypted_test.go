@@ -182,7 +182,7 @@ func TestEncrypted(t *testing.T) {
 							if f := failure(t, err); f.Outcome != tc.outcome || f.EDE != dns.ExtendedErrorCodeNetworkError || f.Detail == nil {
 								t.Errorf("failure %v", f)
 							}
-						} else if err != nil || len(o.Addrs) != lookup.AddrLen(qtype) {
+						} else if err != nil || len(o.Data) != lookup.AddrLen(qtype) {
 							t.Errorf("%v, %v", o, err)
 						}
 					}

@@ -46,7 +46,7 @@ func Example() {
 			fmt.Println(lookup.AsFailure(err).Outcome)
 			return
 		}
-		fmt.Println(name, net.IP(o.Addrs), "TTL", o.TTL, "links", o.Links)
+		fmt.Println(name, net.IP(o.Data), "TTL", o.TTL, "links", o.Links)
 	}
 	// Output:
 	// A request ended in success

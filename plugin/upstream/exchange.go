@@ -97,11 +97,16 @@ func (up *upstream) down() bool { return up.proxy.Down(maxFails) }
 
 // ask makes one request and returns the response, which answers exactly this question and whose code is NOERROR or
 // NXDOMAIN. Any other result is a *lookup.Failure. When the upstream refuses a query with an OPT record (RFC 6891,
-// section 6.2.2), or its response cannot be parsed, it gets one without. ask returns at the deadline.
+// section 6.2.2), or its response cannot be parsed, it gets one without. When it refuses one with the network of the client, it gets
+// one without that (RFC 7871, section 7.2.2). ask returns at the deadline.
 func (r asking) ask(ctx context.Context, q lookup.Question) (*dns.Msg, error) {
 	opt := !r.plain && r.edns.use(time.Now())
 	m, err := r.query(ctx, r.deadline, q, opt, r.first)
 	switch {
+	case opt && err == nil && !q.Net.IsEverybody() && (refusesEDNS(m) || m.Rcode == dns.RcodeRefused):
+		r.warn("Upstream %s answers %s to queries with a client subnet: they are sent again without", r.proxy.Addr(), responseCode(m))
+		r.first = false
+		return r.ask(ctx, q.For(lookup.Network{}))
 	case opt && err != nil && lookup.AsFailure(err).Outcome == "malformed":
 		// The OPT record of the response may be what is wrong with it, but need not be: nothing is noted.
 		m, err = r.query(ctx, r.deadline, q, false, false)
@@ -213,6 +218,11 @@ func (up *upstream) exchange(ctx context.Context, q lookup.Question, opt bool, o
 	}
 	m := pool.Get().(*dns.Msg)
 	defer pool.Put(m)
+	if opt && !q.Net.IsEverybody() {
+		sent := m.IsEdns0()
+		sent.Option = []dns.EDNS0{subnetOption(q.Net)}
+		defer func() { sent.Option = nil }()
+	}
 	m.Question[0] = dns.Question{Name: q.Name, Qtype: q.Type, Qclass: dns.ClassINET}
 	for resets := 0; ; {
 		r, _, _, err := up.proxy.Connect(ctx, request.Request{W: lookup.Client{UDP: true}, Req: m}, opts)

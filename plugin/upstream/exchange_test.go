@@ -283,7 +283,7 @@ func TestResponseAfterCancel(t *testing.T) {
 		cancel()
 		close(canceled)
 	}()
-	if o, err := us.Resolve(ctx, question, 1); err != nil || len(o.Addrs) != 4 {
+	if o, err := us.Resolve(ctx, question, 1); err != nil || len(o.Data) != 4 {
 		t.Errorf("%v, %v", o, err)
 	}
 	if _, err := us.Resolve(ctx, question, 3); failure(t, err).Outcome != lookup.Canceled || up.AskedAll() != 1 {

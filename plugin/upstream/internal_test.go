@@ -77,22 +77,22 @@ func FuzzResponse(f *testing.F) {
 		case err != nil:
 			return
 		case !done:
-			if c.End() == q.Name || len(o.Addrs) > 0 {
-				t.Errorf("not done at %s with %d addresses", c.End(), len(o.Addrs)/4)
+			if c.End() == q.Name || len(o.Data) > 0 {
+				t.Errorf("not done at %s with %d addresses", c.End(), len(o.Data)/4)
 			}
 			return
-		case o.TTL > math.MaxInt32, o.Links > lookup.MaxLinks, len(o.Addrs) > 4*lookup.MaxAddrs, len(o.Addrs) > 0 && o.Links != c.Links():
-			t.Errorf("TTL %d, %d links, %d addresses", o.TTL, o.Links, len(o.Addrs)/4)
+		case o.TTL > math.MaxInt32, o.Links > lookup.MaxLinks, len(o.Data) > 4*lookup.MaxRecords, len(o.Data) > 0 && o.Links != c.Links():
+			t.Errorf("TTL %d, %d links, %d addresses", o.TTL, o.Links, len(o.Data)/4)
 		}
 		var seen []netip.Addr
-		for ip := range slices.Chunk(o.Addrs, 4) {
+		for ip := range slices.Chunk(o.Data, 4) {
 			addr, ok := netip.AddrFromSlice(ip)
 			if !ok || slices.Contains(seen, addr) || !hasAddress(m, c.End(), ip) {
 				t.Errorf("address %v of %s is not in %v", addr, c.End(), m)
 			}
 			seen = append(seen, addr)
 		}
-		answer := &dns.Msg{Answer: lookup.AddressRecords(lookup.Question{Name: "example.org.", Type: dns.TypeA}, o.TTL, o.Addrs)}
+		answer := &dns.Msg{Answer: lookup.Records(lookup.Question{Name: "example.org.", Type: dns.TypeA}, o.TTL, o.Data)}
 		if _, err := answer.Pack(); err != nil {
 			t.Error(err)
 		}

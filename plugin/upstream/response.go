@@ -80,7 +80,7 @@ func (us *Upstreams) read(c *lookup.Chain, m *dns.Msg, qtype uint16) (o lookup.O
 		// The code is about the end of the chain (RFC 6604, section 3).
 		return lookup.Outcome{TTL: negativeTTL(soa)}, true, nil
 	case len(addrs) > 0:
-		return lookup.Outcome{Addrs: addrs, TTL: c.TTL(), Links: c.Links()}, true, nil
+		return lookup.Outcome{Data: addrs, TTL: c.TTL(), Links: c.Links()}, true, nil
 	case soa == nil && c.End() != asked:
 		return lookup.Outcome{}, false, nil
 	case reportsFailure(m):
@@ -107,7 +107,7 @@ func reportsFailure(m *dns.Msg) bool {
 // allowed returns addrs without those that are denied. The error is that no other is left.
 func (us *Upstreams) allowed(addrs []byte, qtype uint16) ([]byte, error) {
 	allowed := lookup.Allowed(addrs, qtype, us.deny)
-	if len(allowed) == 0 && len(addrs) > 0 {
+	if len(allowed) == 0 && len(addrs) > 0 { // and so it is not HTTPS
 		first, _ := netip.AddrFromSlice(addrs[:lookup.AddrLen(qtype)])
 		return nil, lookup.Filtered(lookup.Denied, fmt.Errorf("no address but %s", first))
 	}

@@ -257,8 +257,8 @@ func TestResponses(t *testing.T) {
 			if got := up.AskedAll(); tc.asks > 0 && got != tc.asks*attempts {
 				t.Errorf("the upstream was asked %d times, want %d", got, tc.asks*attempts)
 			}
-			if len(o.Addrs) != 4*tc.addrs || o.TTL != tc.ttl || o.Links != tc.links {
-				t.Errorf("%d octets of addresses, TTL %d, %d links; want %d, %d, %d", len(o.Addrs), o.TTL, o.Links, 4*tc.addrs, tc.ttl, tc.links)
+			if len(o.Data) != 4*tc.addrs || o.TTL != tc.ttl || o.Links != tc.links {
+				t.Errorf("%d octets of addresses, TTL %d, %d links; want %d, %d, %d", len(o.Data), o.TTL, o.Links, 4*tc.addrs, tc.ttl, tc.links)
 			}
 			switch {
 			case err == nil && tc.ede > 0:
@@ -302,7 +302,7 @@ func TestNegativeTTL(t *testing.T) {
 			}))
 			us, _ := start(t, patient, up.Addr)
 			o, err := us.Resolve(context.Background(), question, 1)
-			if err != nil || len(o.Addrs) > 0 || o.TTL != want {
+			if err != nil || len(o.Data) > 0 || o.TTL != want {
 				t.Errorf("%s, %s: %v, %v; want TTL %d", dns.RcodeToString[code], soa, o, err, want)
 			}
 		}

@@ -30,7 +30,7 @@ func TestShare(t *testing.T) {
 		if i == 0 {
 			goroutines = runtime.NumGoroutine()
 		}
-		if o, err := s.Resolve(context.Background(), question, 1); err != nil || len(o.Addrs) != 4 {
+		if o, err := s.Resolve(context.Background(), question, 1); err != nil || len(o.Data) != 4 {
 			t.Fatalf("share %d: %v, %v", i, o, err)
 		}
 		shares = append(shares, s)

@@ -90,11 +90,12 @@ func (us *Upstreams) Stop() {
 	}
 }
 
-// Resolve looks up q, a question for A or AAAA, in at most the given number of attempts (at least 1), each of which takes
+// Resolve looks up q, a question for A, AAAA or HTTPS, in at most the given number of attempts (at least 1), each of which takes
 // at most the timeout. The first that ends without failure is the last. The attempts go to the upstreams in turn; an
 // upstream that fails its health checks is passed over, unless all do. An attempt that fails before a fifth of the timeout
-// has passed goes on through the next upstream, through each at most once. The addresses of the outcome belong to the
-// caller.
+// has passed goes on through the next upstream, through each at most once. The data of the outcome belongs to the
+// caller. When q is about a network of clients, which is not lookup.Global, its address goes to the upstreams (RFC 7871), and the outcome
+// has the scope.
 //
 // The error is a *lookup.Failure, that of the last attempt. Its outcome is one of timeout, network (no response), servfail,
 // refused, formerr, notimp, rcode (the code of the response), malformed, mismatch (not a response to the query), referral,
@@ -157,13 +158,20 @@ type asking struct {
 // end, resolveThrough does. It returns at the deadline.
 func (us *Upstreams) resolveThrough(ctx context.Context, r asking, q lookup.Question) (lookup.Outcome, error) {
 	c := lookup.NewChain(q.Name)
+	scope := uint8(0) // the longest on the chain
 	for ; ; r.first = false {
 		began := time.Now()
-		m, err := r.ask(ctx, lookup.Question{Name: c.End(), Type: q.Type})
+		m, err := r.ask(ctx, lookup.Question{Name: c.End(), Type: q.Type, Net: q.Net})
 		var o lookup.Outcome
 		var done bool
 		if err == nil {
 			o, done, err = us.read(c, m, q.Type)
+		}
+		if err == nil {
+			var bits uint8
+			bits, err = scopeOf(m, q.Net)
+			scope = max(scope, bits)
+			o.Scope = scope
 		}
 		r.report(label(m, o, done, err), time.Since(began))
 		if err != nil || done {
@@ -181,7 +189,7 @@ func label(m *dns.Msg, o lookup.Outcome, done bool, err error) string {
 		return "cname"
 	case m.Rcode == dns.RcodeNameError:
 		return "nxdomain"
-	case len(o.Addrs) == 0:
+	case len(o.Data) == 0:
 		return "nodata"
 	default:
 		return "success"

@@ -139,15 +139,15 @@ func resolve(t testing.TB, us *upstream.Upstreams, q lookup.Question, attempts i
 	t.Helper()
 	o, err := us.Resolve(context.Background(), q, attempts)
 	if err != nil {
-		if len(o.Addrs) > 0 || o.TTL != 0 || o.Links != 0 {
+		if len(o.Data) > 0 || o.TTL != 0 || o.Links != 0 {
 			t.Errorf("%v beside the failure %v", o, err)
 		}
 		return nil, failure(t, err).Outcome
 	}
-	for ip := range slices.Chunk(o.Addrs, lookup.AddrLen(q.Type)) {
+	for ip := range slices.Chunk(o.Data, lookup.AddrLen(q.Type)) {
 		addr, ok := netip.AddrFromSlice(ip)
 		if !ok {
-			t.Fatalf("%d octets of addresses", len(o.Addrs))
+			t.Fatalf("%d octets of addresses", len(o.Data))
 		}
 		addrs = append(addrs, addr.String())
 	}

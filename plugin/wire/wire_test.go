@@ -94,14 +94,14 @@ func TestBothForms(t *testing.T) {
 	soa := soa(t)
 	long := strings.Repeat(strings.Repeat("a", 63)+".", 3) + "a.example.org."
 	responses := map[string]wire.Response{
-		"one":      {Addrs: []byte{192, 0, 2, 1}, TTL: 300},
-		"two":      {Addrs: []byte{192, 0, 2, 1, 192, 0, 2, 2}, TTL: 1},
-		"28":       {Addrs: make([]byte, 28*4), TTL: math.MaxInt32},
+		"one":      {Data: []byte{192, 0, 2, 1}, TTL: 300},
+		"two":      {Data: []byte{192, 0, 2, 1, 192, 0, 2, 2}, TTL: 1},
+		"28":       {Data: make([]byte, 28*4), TTL: math.MaxInt32},
 		"negative": {NS: soa},
 		"no SOA":   {},
-		"stale":    {Addrs: []byte{192, 0, 2, 1}, TTL: 30, EDE: ede(dns.ExtendedErrorCodeStaleAnswer, "alias target: timeout")},
+		"stale":    {Data: []byte{192, 0, 2, 1}, TTL: 30, EDE: ede(dns.ExtendedErrorCodeStaleAnswer, "alias target: timeout")},
 		"failed":   {NS: soa, EDE: ede(dns.ExtendedErrorCodeNoReachableAuthority, "alias target: servfail")},
-		"no text":  {Addrs: []byte{192, 0, 2, 1}, TTL: 30, EDE: ede(dns.ExtendedErrorCodeStaleAnswer, "")},
+		"no text":  {Data: []byte{192, 0, 2, 1}, TTL: 30, EDE: ede(dns.ExtendedErrorCodeStaleAnswer, "")},
 	}
 	for name, res := range responses {
 		for _, owner := range []string{"example.org.", "eXample.ORG.", ".", `a\.b.example.org.`, long} {
@@ -126,8 +126,8 @@ func TestBothForms(t *testing.T) {
 
 // What does not fit, or repeats options of the query, is left to the message.
 func TestNotInWireForm(t *testing.T) {
-	many := wire.Response{Addrs: make([]byte, 4*lookup.MaxAddrs), TTL: 60}
-	few := wire.Response{Addrs: make([]byte, 4), TTL: 60}
+	many := wire.Response{Data: make([]byte, 4*lookup.MaxRecords), TTL: 60}
+	few := wire.Response{Data: make([]byte, 4), TTL: 60}
 	edns.SetSupportedOption(dns.EDNS0LOCALSTART)
 	query := func(size uint16, options ...dns.EDNS0) *dns.Msg {
 		r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
@@ -137,7 +137,7 @@ func TestNotInWireForm(t *testing.T) {
 		}
 		return r
 	}
-	fit := wire.Response{Addrs: make([]byte, 4*28), TTL: 60} // 12 + 17 + 28*16 = 477 octets
+	fit := wire.Response{Data: make([]byte, 4*28), TTL: 60} // 12 + 17 + 28*16 = 477 octets
 	for _, tc := range []struct {
 		name string
 		r    *dns.Msg
@@ -147,8 +147,8 @@ func TestNotInWireForm(t *testing.T) {
 		{"without EDNS", query(0), many, false},
 		{"small", query(1232), many, false},
 		{"larger than the buffer", query(65535), many, false},
-		{"no room for the SOA record", query(0), wire.Response{Addrs: fit.Addrs, TTL: 60, NS: soa(t)}, false},
-		{"no room for the OPT record", query(512), wire.Response{Addrs: fit.Addrs, TTL: 60, EDE: ede(3, strings.Repeat("x", 30))}, false},
+		{"no room for the SOA record", query(0), wire.Response{Data: fit.Data, TTL: 60, NS: soa(t)}, false},
+		{"no room for the OPT record", query(512), wire.Response{Data: fit.Data, TTL: 60, EDE: ede(3, strings.Repeat("x", 30))}, false},
 		{"a code", query(1232), wire.Response{Rcode: dns.RcodeServerFailure}, false},
 		{"an option that is repeated", query(1232, &dns.EDNS0_LOCAL{Code: dns.EDNS0LOCALSTART}), few, false},
 		{"an option that is not", query(1232, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"}), few, true},
@@ -180,7 +180,7 @@ func TestAllocations(t *testing.T) {
 	if race.Enabled {
 		t.Skip("the race detector allocates")
 	}
-	res := wire.Response{Addrs: []byte{192, 0, 2, 1, 192, 0, 2, 2}, TTL: 60}
+	res := wire.Response{Data: []byte{192, 0, 2, 1, 192, 0, 2, 2}, TTL: 60}
 	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
 	r.SetEdns0(1232, false)
 	var w dns.ResponseWriter = discard{}
@@ -222,8 +222,8 @@ func FuzzPack(f *testing.F) {
 			return // no such query comes from the network
 		}
 		length := lookup.AddrLen(qtype)
-		res := wire.Response{Addrs: addrs[:min(len(addrs)/length, lookup.MaxAddrs)*length], TTL: ttl}
-		if len(res.Addrs) == 0 {
+		res := wire.Response{Data: addrs[:min(len(addrs)/length, lookup.MaxRecords)*length], TTL: ttl}
+		if len(res.Data) == 0 {
 			res.NS = soa
 		}
 		if code%3 > 0 {

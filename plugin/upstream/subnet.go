@@ -1,0 +1,54 @@
+package upstream
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/coredns/alias/plugin/lookup"
+
+	"github.com/miekg/dns"
+)
+
+// The address families of the Client Subnet option (RFC 7871, section 6).
+const (
+	familyIPv4 = 1
+	familyIPv6 = 2
+)
+
+// subnetOption returns the Client Subnet option of a query about n (RFC 7871, section 6). n is neither everybody nor Global.
+func subnetOption(n lookup.Network) *dns.EDNS0_SUBNET {
+	addr := n.Prefix().Addr()
+	family := uint16(familyIPv6)
+	if addr.Is4() {
+		family = familyIPv4
+	}
+	return &dns.EDNS0_SUBNET{
+		Code: dns.EDNS0SUBNET, Family: family, SourceNetmask: uint8(n.Bits()), Address: addr.AsSlice(), // #nosec G115 -- at most 128
+	}
+}
+
+// scopeOf returns how many bits of n, the network of the query, the response m is for; 0 is for everybody. It is for everybody without the
+// option. A scope that is longer than the prefix of the query counts as that (RFC 7871, section 7.3.1). The error, a *lookup.Failure,
+// is that the response is for another network: such a response has to be dropped (section 7.3).
+func scopeOf(m *dns.Msg, n lookup.Network) (uint8, error) {
+	opt := m.IsEdns0()
+	if n.IsEverybody() || opt == nil {
+		return 0, nil
+	}
+	sent := subnetOption(n)
+	for _, o := range opt.Option {
+		got, ok := o.(*dns.EDNS0_SUBNET)
+		if !ok {
+			continue
+		}
+		addr, _ := netip.AddrFromSlice(got.Address)
+		if got.Family == familyIPv4 {
+			addr = addr.Unmap() // the library has it in 16 octets
+		}
+		if got.Family != sent.Family || got.SourceNetmask != sent.SourceNetmask || addr != n.Prefix().Addr() {
+			return 0, lookup.Unusable("mismatch", fmt.Errorf("response for another network than %s", n))
+		}
+		return min(got.SourceScope, got.SourceNetmask), nil
+	}
+	return 0, nil
+}
