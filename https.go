@@ -74,9 +74,10 @@ func (a *Alias) addressesNow(q, https lookup.Question, net lookup.Network, al *r
 			return own, true
 		}
 	}
+	g := &gathering{owner: q.Name}
 	for t := range al.All() {
 		p := answer{alias: t, net: net}
-		a.resolveTarget(&p, q, t, false)
+		a.resolveTarget(&p, q, t, g)
 		if p.status == pending || p.status == failed {
 			return nil, false
 		}

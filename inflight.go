@@ -179,6 +179,13 @@ func (ls *lookups) running(q lookup.Question) *inFlight {
 	return ls.inFlight[q]
 }
 
+// isLate reports whether a lookup of q has been in flight for longer than an attempt takes.
+func (c *cache) isLate(q lookup.Question) bool {
+	kept, _ := c.find(q, nil)
+	l := c.running(kept)
+	return l != nil && time.Since(l.began) >= c.timeout
+}
+
 func (ls *lookups) finish(l *inFlight) {
 	ls.mu.Lock()
 	delete(ls.inFlight, l.Question)

@@ -26,8 +26,7 @@ type answer struct {
 	scope  uint8          // how many bits of net the answer is for
 	status status
 	age    time.Duration   // how long ago the TTL of a stale answer ran out
-	cause  *lookup.Failure // why it is not a fresh answer, or nil
-	seen   *seen           // of an alias with several targets, or nil
+	cause  *lookup.Failure // why it is not a fresh answer, or nil; while it is pending, why it is not worth a wait
 }
 
 // extendedError returns the Extended DNS Error (RFC 8914) that says why ans is not fresh, or nil if it is.
@@ -51,9 +50,9 @@ func (ans *answer) extendedError() *dns.EDNS0_EDE {
 func (a *Alias) resolve(ans *answer, q lookup.Question, al *records.Alias) {
 	ans.alias = al
 	if al.Next == nil {
-		a.resolveTarget(ans, q, al, true)
+		a.resolveTarget(ans, q, al, nil)
 	} else {
-		a.resolveTargets(ans, q, al)
+		a.resolveTargets(ans, q, q.Name, al)
 	}
 	switch {
 	case len(ans.Data) > 0 && q.Type == dns.TypeHTTPS:
@@ -68,16 +67,16 @@ func (a *Alias) resolve(ans *answer, q lookup.Question, al *records.Alias) {
 	}
 }
 
-// resolveTarget sets ans to what the target of al, which is one of the alias's, has for q. Without wait, it begins no lookup to wait
-// for: then the status is pending, and the cause is that of the last failure.
-func (a *Alias) resolveTarget(ans *answer, q lookup.Question, al *records.Alias, wait bool) {
+// resolveTarget sets ans to what the target of al, which is one of the alias's, has for q. With g, it does not wait for a lookup: then
+// the status is pending, and g knows which lookup it is.
+func (a *Alias) resolveTarget(ans *answer, q lookup.Question, al *records.Alias, g *gathering) {
 	ans.target = al.Target
 	if q.Type == dns.TypeHTTPS && a.https == httpsAlias {
 		ans.set(lookup.AliasMode(al.Target), hit, a.cache.clamp(al.TTL))
 		return
 	}
 	if !al.Inside {
-		a.setCached(ans, &destination{Question: lookup.Question{Name: al.Target, Type: q.Type}, limit: al.TTL}, al.Cached(q.Type), wait)
+		a.setCached(ans, &destination{Question: lookup.Question{Name: al.Target, Type: q.Type}, limit: al.TTL}, al.Cached(q.Type), g)
 		return
 	}
 	d, err := a.locate(al, q.Type)
@@ -88,47 +87,55 @@ func (a *Alias) resolveTarget(ans *answer, q lookup.Question, al *records.Alias,
 	case d.own:
 		ans.set(d.data, hit, a.cache.clamp(d.limit))
 	case d.several != nil:
-		a.resolveNested(ans, q, &d)
+		a.resolveNested(ans, q, &d, g)
 	default:
-		a.setCached(ans, &d, nil, wait) // where the alias leads may change, so it keeps no cached pointer
+		a.setCached(ans, &d, nil, g) // where the alias leads may change, so it keeps no cached pointer
 	}
 }
 
 // resolveNested sets ans to what an alias with several targets has for q, to which another alias leads inside ZONES.
-func (a *Alias) resolveNested(ans *answer, q lookup.Question, d *destination) {
-	if ans.seen == nil {
-		ans.seen = new(seen)
-	}
-	if !ans.seen.add(d.Name) {
-		ans.status, ans.cause = failed, lookup.Unusable(lookup.Loop, nil)
-		return
-	}
+func (a *Alias) resolveNested(ans *answer, q lookup.Question, d *destination, g *gathering) {
 	target := ans.target
-	a.resolveTargets(ans, q, d.several)
-	ans.TTL, ans.target = min(ans.TTL, a.cache.clamp(d.limit)), target
+	if g == nil {
+		a.resolveTargets(ans, q, d.Name, d.several)
+	} else {
+		a.gatherNested(ans, q, d, g)
+	}
+	if ans.status < stale {
+		ans.TTL = min(ans.TTL, a.cache.clamp(d.limit))
+	}
+	ans.target = target
 }
 
-// setCached sets ans from the cache, for the destination of the alias. cached is its cached pointer, or nil. For wait, see
+// setCached sets ans from the cache, for the destination of the alias. cached is its cached pointer, or nil. For g, see
 // resolveTarget.
-func (a *Alias) setCached(ans *answer, d *destination, cached *answers.Ref, wait bool) {
+func (a *Alias) setCached(ans *answer, d *destination, cached *answers.Ref, g *gathering) {
 	d.Net = ans.net
-	get := a.cache.get
-	if !wait {
-		get = a.cache.peek
+	var r found
+	if g == nil {
+		r.entry, r.left, r.status = a.cache.get(d.Question, d.limit, ans.alias.Zone, cached)
+	} else {
+		r = g.find(a.cache, d, ans.alias.Zone, cached)
 	}
-	e, left, status := get(d.Question, d.limit, ans.alias.Zone, cached)
+	usable := r.status != failed && (r.status != pending || a.cache.usable(r.entry, r.left))
 	switch {
-	case status == failed, status == pending:
-		ans.status, ans.cause = status, e.LastFailure()
-	case d.links+e.Links > lookup.MaxLinks:
+	case !usable:
+		ans.status, ans.cause = r.status, r.entry.LastFailure()
+	case d.links+r.entry.Links > lookup.MaxLinks:
 		ans.status, ans.cause = failed, lookup.TooLong()
-	case status == stale || left <= 0:
-		ans.set(e.Data, stale, a.staleTTL)
-		ans.age, ans.cause, ans.scope = -left, e.LastFailure(), e.Scope
+	case r.status == stale || r.left <= 0:
+		ans.set(r.entry.Data, stale, a.staleTTL)
+		ans.age, ans.cause, ans.scope = -r.left, r.entry.LastFailure(), r.entry.Scope
 	default:
 		// Whole seconds of age make the TTL count down.
-		ans.set(e.Data, status, uint32((left+time.Second-1)/time.Second))
-		ans.scope = e.Scope
+		ans.set(r.entry.Data, r.status, uint32((r.left+time.Second-1)/time.Second))
+		ans.scope = r.entry.Scope
+	}
+	if r.status == pending && ans.status != failed {
+		ans.status = pending // and what is stale counts if the wait is over before the lookup
+		if r.late {
+			ans.cause = lookup.NetworkFailure(lookup.Timeout, nil)
+		}
 	}
 }
 

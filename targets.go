@@ -4,77 +4,214 @@ import (
 	"bytes"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/records"
 
 	"github.com/miekg/dns"
 )
 
-// resolveTargets sets ans to the answer to q from al, which has several targets: to what all of them have, or with failover to
-// what the first has that has anything.
-func (a *Alias) resolveTargets(ans *answer, q lookup.Question, al *records.Alias) {
-	if ans.seen == nil {
-		ans.seen = new(seen)
+// resolveTargets sets ans to the answer to q from al, the alias of owner, which has several targets: to what all of them have, or with
+// failover to what the first has that has anything. All lookups that are needed are in flight at the same time. It waits for them as
+// long as they can change the answer, but no longer than an attempt takes when a target has records.
+func (a *Alias) resolveTargets(ans *answer, q lookup.Question, owner string, al *records.Alias) {
+	g := &gathering{owner: owner}
+	a.gather(ans, q, al, g)
+	if ans.status == pending {
+		a.await(ans, q, al, g)
 	}
-	parts := a.parts(ans, q, al)
-	for _, has := range []func(*answer) bool{(*answer).isFresh, (*answer).isStale} {
-		counts := indices(parts, has)
-		if len(counts) == 0 {
-			continue
+	for _, f := range g.pending { // this answer does not need them, but others will
+		if g.begin(f.question) {
+			kept, e := a.cache.find(f.question, nil)
+			a.cache.prefetch(kept, f.question.Net, f.zone, e)
 		}
-		if al.Failover != nil {
-			counts = counts[:1]
-			a.noteFailover(al, q.Type, parts, counts[0])
-		}
-		ans.union(parts, counts, q.Type)
-		return
 	}
-	ans.setNone(parts)
 }
 
-// seen has the owners of several targets that an answer has come by: each counts once, so that aliases that lead to one another
-// end. It is safe for concurrent use.
-type seen struct {
-	mu     sync.Mutex
-	owners []string
+// await is resolveTargets for an ans that is pending. The lookups that it no longer waits for go on.
+func (a *Alias) await(ans *answer, q lookup.Question, al *records.Alias, g *gathering) {
+	results, done := make(chan found), make(chan struct{})
+	defer close(done)
+	patience := time.NewTimer(a.cache.timeout)
+	defer patience.Stop()
+	for ans.status == pending {
+		for _, f := range g.pending {
+			if !g.begin(f.question) {
+				continue
+			}
+			go func() {
+				f.entry, f.left, f.status = a.cache.get(f.question, f.limit, f.zone, nil)
+				select {
+				case results <- f:
+				case <-done:
+				}
+			}()
+		}
+		select {
+		case f := <-results:
+			g.finish(f)
+		case <-patience.C:
+			g.over = true
+		}
+		g.restart()
+		a.gather(ans, q, al, g)
+	}
 }
 
-// add adds owner, and reports whether it counts.
-func (s *seen) add(owner string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if slices.Contains(s.owners, owner) || len(s.owners) == lookup.MaxLinks {
+// gathering is what is known of several targets while a query waits for their lookups. One goroutine uses it.
+type gathering struct {
+	owner    string                    // of the alias that the query is for
+	nested   map[string]*answer        // by owner, those of the aliases with several targets that it leads to; nil: not known yet
+	pending  []found                   // the lookups that can change the answer
+	begun    map[lookup.Question]bool  // the lookups that were begun for it
+	finished map[lookup.Question]found // their results
+	over     bool                      // the wait is over, if any target has records
+}
+
+// found is what the cache has for a target, or a lookup found.
+type found struct {
+	question lookup.Question
+	limit    uint32 // the TTL of the alias
+	zone     string
+	late     bool // the lookup is pending, and has been for longer than an attempt takes
+
+	entry  *answers.Entry
+	left   time.Duration
+	status status
+}
+
+// restart forgets what a finished lookup may change.
+func (g *gathering) restart() {
+	clear(g.nested)
+	g.pending = g.pending[:0]
+}
+
+// begin notes that the lookup of q begins. It reports whether it had not begun before.
+func (g *gathering) begin(q lookup.Question) bool {
+	if g.begun[q] {
 		return false
 	}
-	s.owners = append(s.owners, owner)
+	if g.begun == nil {
+		g.begun = make(map[lookup.Question]bool)
+	}
+	g.begun[q] = true
 	return true
 }
 
-// isFresh and isStale report whether ans has records, and which.
-func (ans *answer) isFresh() bool { return len(ans.Data) > 0 && ans.status != stale }
-func (ans *answer) isStale() bool { return len(ans.Data) > 0 && ans.status == stale }
+// finish notes the result of a lookup.
+func (g *gathering) finish(f found) {
+	if g.finished == nil {
+		g.finished = make(map[lookup.Question]found)
+	}
+	g.finished[f.question] = f
+}
 
-// isPending reports whether a lookup has to find ans.
-func (ans *answer) isPending() bool { return ans.status == pending }
+// find returns what is known for d, the destination of an alias in zone. cached is its cached pointer, or nil.
+func (g *gathering) find(c *cache, d *destination, zone string, cached *answers.Ref) found {
+	if f, ok := g.finished[d.Question]; ok {
+		f.left = c.left(f.entry, d.limit, c.now())
+		return f
+	}
+	f := found{question: d.Question, limit: d.limit, zone: zone}
+	if f.entry, f.left, f.status = c.peek(d.Question, d.limit, zone, cached); f.status == pending {
+		f.late = c.isLate(d.Question)
+		g.pending = append(g.pending, f)
+	}
+	return f
+}
 
-// indices returns the indices of the parts that have the property.
-func indices(parts []answer, property func(*answer) bool) []int {
-	var all []int
+// gather sets ans to what al has for q, as far as that is known now. The status is pending when a lookup may change the answer and is worth
+// a wait.
+func (a *Alias) gather(ans *answer, q lookup.Question, al *records.Alias, g *gathering) {
+	var parts []answer
+	for t := range al.All() {
+		p := answer{alias: t, net: ans.net}
+		a.resolveTarget(&p, q, t, g)
+		parts = append(parts, p)
+	}
+	failover := al.Failover != nil
+	if i := waited(parts, failover, g.over); i >= 0 {
+		ans.status, ans.cause = pending, parts[i].cause
+		return
+	}
+	ans.status, ans.cause = hit, nil
+	which := counting(parts, failover)
+	if len(which) == 0 {
+		ans.setNone(parts)
+		return
+	}
+	if failover && ans.net.Bits() == 0 { // there may be very many networks, each with other targets that answer
+		a.noteFailover(al, q.Type, parts, which[0])
+	}
+	ans.union(parts, which, q.Type)
+}
+
+// gatherNested is gather for an alias with several targets that another one leads to inside ZONES.
+func (a *Alias) gatherNested(ans *answer, q lookup.Question, d *destination, g *gathering) {
+	known, ok := g.nested[d.Name]
+	if d.Name == g.owner || ok && known == nil || !ok && len(g.nested) == lookup.MaxLinks {
+		ans.status, ans.cause = failed, lookup.Unusable(lookup.Loop, nil)
+		a.warnings.warnOnce("Alias to %s %s fails: %v", ans.target, dns.TypeToString[q.Type], ans.cause)
+		return
+	}
+	if !ok {
+		if g.nested == nil {
+			g.nested = make(map[string]*answer)
+		}
+		g.nested[d.Name] = nil
+		known = &answer{net: ans.net}
+		a.gather(known, q, d.several, g)
+		g.nested[d.Name] = known
+	}
+	ans.Data, ans.TTL, ans.status = known.Data, known.TTL, known.status
+	ans.scope, ans.age, ans.cause = known.scope, known.age, known.cause
+}
+
+// isFresh and isStale report whether ans has records, and which. A stale answer may be pending still.
+func (ans *answer) isFresh() bool { return len(ans.Data) > 0 && ans.status < stale }
+func (ans *answer) isStale() bool { return len(ans.Data) > 0 && ans.status >= stale }
+
+// waited returns the index of a part that is pending, may change the answer and is worth a wait, or -1. When a target has records,
+// a lookup is not worth a wait if the last one of that target failed, or if it takes longer than an attempt.
+func waited(parts []answer, failover, over bool) int {
+	records := slices.ContainsFunc(parts, func(p answer) bool { return len(p.Data) > 0 })
+	found := -1
 	for i := range parts {
-		if property(&parts[i]) {
-			all = append(all, i)
+		switch p := &parts[i]; {
+		case failover && p.isFresh():
+			return found
+		case p.status == pending && p.cause == nil && !(records && over):
+			return i
+		case p.status == pending && !records:
+			found = i
 		}
 	}
-	return all
+	return found
+}
+
+// counting returns the indices of the parts that the answer is made of: those with fresh records, or else those with stale ones; with
+// failover the first of them. None has records if there is none.
+func counting(parts []answer, failover bool) []int {
+	for _, has := range []func(*answer) bool{(*answer).isFresh, (*answer).isStale} {
+		var which []int
+		for i := range parts {
+			if has(&parts[i]) && !(failover && len(which) > 0) {
+				which = append(which, i)
+			}
+		}
+		if len(which) > 0 {
+			return which
+		}
+	}
+	return nil
 }
 
 // union sets ans to the records of those parts, each once, with the smallest TTL and the longest scope.
 func (ans *answer) union(parts []answer, which []int, qtype uint16) {
 	first := &parts[which[0]]
-	ans.Data, ans.TTL, ans.target, ans.status = first.Data, first.TTL, first.target, first.status
+	ans.Data, ans.TTL, ans.target, ans.status = first.Data, first.TTL, first.target, min(first.status, stale)
 	ans.scope, ans.age, ans.cause = first.scope, first.age, first.cause
 	if len(which) == 1 {
 		return
@@ -87,83 +224,25 @@ func (ans *answer) union(parts []answer, which []int, qtype uint16) {
 			ans.Data = lookup.Append(ans.Data, rdata, qtype)
 		}
 		ans.TTL, ans.scope, ans.age = min(ans.TTL, p.TTL), max(ans.scope, p.scope), max(ans.age, p.age)
-		ans.status = max(ans.status, p.status) // hit, miss, stale
+		ans.status = max(ans.status, min(p.status, stale)) // hit, miss, stale
 		targets = append(targets, p.target)
 	}
 	ans.target = strings.Join(targets, ",")
 }
 
-// setNone sets ans to what the client gets when no target has records: NODATA when that is what all of them say, and a failure
-// otherwise.
+// setNone sets ans to what the client gets when no target has records: a failure when one fails, and otherwise NODATA, which is stale when
+// that of one is.
 func (ans *answer) setNone(parts []answer) {
 	ans.status = nodata
+	targets := make([]string, len(parts))
 	for i := range parts {
-		switch p := &parts[i]; {
-		case p.status == failed:
-			ans.status = failed
-			if ans.cause == nil {
-				ans.cause = p.cause
-			}
-		case p.status == stale && ans.status == nodata:
-			ans.status, ans.age, ans.cause = stale, p.age, p.cause
+		p := &parts[i]
+		targets[i] = p.target
+		if p.status == failed && ans.status != failed || p.status == stale && ans.status == nodata {
+			ans.status, ans.age, ans.cause = p.status, p.age, p.cause
 		}
 	}
-}
-
-// parts returns what each target of al has for q. It waits for lookups as long as they can change the answer; but when a target has
-// records, for no longer than an attempt takes.
-func (a *Alias) parts(ans *answer, q lookup.Question, al *records.Alias) []answer {
-	var parts []answer
-	for t := range al.All() {
-		p := answer{alias: t, net: ans.net, seen: ans.seen}
-		a.resolveTarget(&p, q, t, false)
-		parts = append(parts, p)
-	}
-	if slices.ContainsFunc(parts, func(p answer) bool { return p.isPending() }) {
-		a.lookUpParts(parts, q, al.Failover != nil)
-	}
-	return parts
-}
-
-// lookUpParts looks up the parts that are pending. Those that are not waited for stay so, and are looked up in the background.
-func (a *Alias) lookUpParts(parts []answer, q lookup.Question, failover bool) {
-	type result struct {
-		i int
-		answer
-	}
-	results := make(chan result, len(parts))
-	for _, i := range indices(parts, (*answer).isPending) {
-		r := result{i, answer{alias: parts[i].alias, net: parts[i].net}}
-		go func() {
-			a.resolveTarget(&r.answer, q, r.alias, true)
-			results <- r
-		}()
-	}
-	patience := time.NewTimer(a.cache.timeout)
-	defer patience.Stop()
-	for over := false; isOpen(parts, failover, over); {
-		select {
-		case r := <-results:
-			parts[r.i] = r.answer
-		case <-patience.C:
-			over = true
-		}
-	}
-}
-
-// isOpen reports whether a part that is pending may change the answer and is worth a wait: not when a target has records, and the
-// last lookup of the other failed, or the wait is over.
-func isOpen(parts []answer, failover, over bool) bool {
-	fresh := slices.ContainsFunc(parts, func(p answer) bool { return p.isFresh() })
-	for i := range parts {
-		switch p := &parts[i]; {
-		case failover && p.isFresh():
-			return false
-		case p.isPending() && !(fresh && (over || p.cause != nil)):
-			return true
-		}
-	}
-	return false
+	ans.target = strings.Join(targets, ",")
 }
 
 // noteFailover counts and logs when another target of al answers than before.

@@ -2,10 +2,10 @@ package alias
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
+	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/backend"
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/primary"
@@ -26,37 +26,82 @@ func (t *expanded) isStale() bool { return len(t.Data) > 0 && t.stale }
 
 // lookupForTransfer implements primary.Lookup. Secondaries get what clients do: the rules are those of resolve.
 func (a *Alias) lookupForTransfer(ctx context.Context, zone, owner string, al *records.Alias, qtype uint16) (primary.Found, error) {
-	t := a.lookUpTransferred(ctx, zone, al, qtype, new(seen))
+	x := &expanding{a: a, owner: owner, qtype: qtype, awaited: make(map[lookup.Question]awaited)}
+	t := x.expand(al)
+	for len(x.missing) > 0 {
+		x.await(ctx, zone)
+		t = x.expand(al)
+	}
 	if qtype == dns.TypeHTTPS {
 		t.Data = a.consistent(t.Data, lookup.Question{Name: owner, Type: qtype}, lookup.Network{}, al)
 	}
 	return t.Found, t.err
 }
 
-// lookUpTransferred returns what all targets of al have for a transfer, or with failover what the first has that has anything.
-func (a *Alias) lookUpTransferred(ctx context.Context, zone string, al *records.Alias, qtype uint16, s *seen) expanded {
-	all := slices.Collect(al.All())
-	parts := make([]expanded, len(all))
-	var lookups sync.WaitGroup
-	for i, t := range all[1:] {
-		lookups.Go(func() { parts[1+i] = a.lookUpPart(ctx, zone, t, qtype, s) })
-	}
-	parts[0] = a.lookUpPart(ctx, zone, al, qtype, s)
-	lookups.Wait()
-	if len(parts) == 1 {
-		return parts[0]
-	}
-	return a.together(parts, al.Failover != nil, qtype)
+// expanding expands the alias of owner for a transfer: first it collects what has to be looked up, then it awaits all of that, and then it
+// puts the results together. So the result does not depend on which lookup ends first.
+type expanding struct {
+	a     *Alias
+	owner string
+	qtype uint16
+
+	nested  map[string]*expanded // by owner, those of aliases with several targets that it leads to; nil: not known yet
+	missing map[lookup.Question]missing
+	awaited map[lookup.Question]awaited
 }
 
-// together returns what parts have together: the fresh records of all of them, or of the first that has any; without fresh records the stale
-// ones. Without records, it is the failure of one, or else nothing.
-func (a *Alias) together(parts []expanded, failover bool, qtype uint16) expanded {
-	whole := expanded{Found: primary.Found{TTL: lookup.NoLimit, Next: parts[0].Next, Stored: a.cache.now()}}
-	for _, p := range parts { // a target that comes back is noticed as soon as it is looked up again
+// missing is a lookup that has to be awaited: with the TTL and the zone of the alias.
+type missing struct {
+	limit uint32
+	zone  string
+}
+
+// awaited is what cache.await returned.
+type awaited struct {
+	entry *answers.Entry
+	ok    bool
+}
+
+// await awaits what is missing. zone is the zone that is transferred.
+func (x *expanding) await(ctx context.Context, zone string) {
+	var mu sync.Mutex
+	var lookups sync.WaitGroup
+	for q, m := range x.missing {
+		lookups.Go(func() {
+			e, ok := x.a.cache.await(ctx, q, m.limit, m.zone, zone)
+			mu.Lock()
+			defer mu.Unlock()
+			x.awaited[q] = awaited{e, ok}
+		})
+	}
+	lookups.Wait()
+	clear(x.nested)
+	clear(x.missing)
+}
+
+// expand returns what all targets of al have, or with failover what the first has that has anything.
+func (x *expanding) expand(al *records.Alias) expanded {
+	if al.Next == nil {
+		return x.expandTarget(al)
+	}
+	var parts []expanded
+	for t := range al.All() {
+		parts = append(parts, x.expandTarget(t))
+	}
+	return together(parts, al.Failover != nil, x.qtype)
+}
+
+// together returns what parts have together: the fresh records of all of them, or of the first that has any; without fresh records the
+// stale ones. Without records, it is the failure of one, or else nothing.
+func together(parts []expanded, failover bool, qtype uint16) expanded {
+	whole := expanded{Found: primary.Found{TTL: lookup.NoLimit, Next: parts[0].Next, Stored: parts[0].Stored}}
+	for _, p := range parts { // what is looked up next, and changes or comes back, is noticed then
 		whole.Unfinished = whole.Unfinished || p.Unfinished
 		if p.Next.Before(whole.Next) {
-			whole.Next = p.Next
+			whole.Next, whole.Stored = p.Next, p.Stored
+		}
+		if whole.err == nil {
+			whole.err = p.err
 		}
 	}
 	for _, has := range []func(*expanded) bool{(*expanded).isFresh, (*expanded).isStale} {
@@ -71,49 +116,75 @@ func (a *Alias) together(parts []expanded, failover bool, qtype uint16) expanded
 			whole.TTL, whole.Own, whole.stale = min(whole.TTL, p.TTL), whole.Own || p.Own, p.stale
 		}
 		if len(whole.Data) > 0 {
-			return whole
-		}
-	}
-	for _, p := range parts {
-		if p.err != nil && whole.err == nil {
-			whole.err = p.err
+			whole.err = nil
+			break
 		}
 	}
 	return whole
 }
 
-// lookUpPart returns what the target of al, which may be one of several, has for a transfer.
-func (a *Alias) lookUpPart(ctx context.Context, zone string, al *records.Alias, qtype uint16, s *seen) expanded {
-	now := a.cache.now()
-	if qtype == dns.TypeHTTPS && a.https == httpsAlias {
+// expandTarget returns what the target of al, which may be one of several, has.
+func (x *expanding) expandTarget(al *records.Alias) expanded {
+	now := x.a.cache.now()
+	if x.qtype == dns.TypeHTTPS && x.a.https == httpsAlias {
 		return expanded{Found: primary.Found{
-			Data: lookup.AliasMode(al.Target), TTL: a.cache.clamp(al.TTL), Own: true, Next: now.Add(time.Hour), Stored: now,
+			Data: lookup.AliasMode(al.Target), TTL: x.a.cache.clamp(al.TTL), Own: true, Next: now.Add(time.Hour), Stored: now,
 		}}
 	}
-	d, err := a.locate(al, qtype)
+	d, err := x.a.locate(al, x.qtype)
 	switch {
 	case err != nil:
 		return expanded{Found: primary.Found{Next: now, Stored: now}, err: err}
 	case d.own:
-		return expanded{Found: primary.Found{Data: d.data, TTL: a.cache.clamp(d.limit), Own: true, Next: now.Add(backend.OwnTTL), Stored: now}}
-	case d.several != nil && !s.add(d.Name):
-		return expanded{Found: primary.Found{Next: now, Stored: now}, err: lookup.Unusable(lookup.Loop, nil)}
+		return expanded{Found: primary.Found{
+			Data: d.data, TTL: x.a.cache.clamp(d.limit), Own: true, Next: now.Add(backend.OwnTTL), Stored: now,
+		}}
 	case d.several != nil:
-		t := a.lookUpTransferred(ctx, zone, d.several, qtype, s)
-		t.TTL = min(t.TTL, a.cache.clamp(d.limit))
+		t := x.expandNested(&d)
+		if !t.stale {
+			t.TTL = min(t.TTL, x.a.cache.clamp(d.limit))
+		}
 		return t
-	default:
-		return a.awaitForTransfer(ctx, zone, al, &d)
 	}
+	if got, ok := x.awaited[d.Question]; ok {
+		return x.expandCached(&d, got)
+	}
+	if x.missing == nil {
+		x.missing = make(map[lookup.Question]missing)
+	}
+	limit := d.limit
+	if m, ok := x.missing[d.Question]; ok {
+		limit = min(limit, m.limit)
+	}
+	x.missing[d.Question] = missing{limit, al.Zone}
+	return expanded{}
 }
 
-// awaitForTransfer returns what the cache has for d, the destination of al, as soon as that is fresh or has failed.
-func (a *Alias) awaitForTransfer(ctx context.Context, zone string, al *records.Alias, d *destination) expanded {
-	e, ok := a.cache.await(ctx, d.Question, d.limit, al.Zone, zone)
-	now := a.cache.now()
-	left := a.cache.left(e, d.limit, now)
-	usable := a.cache.usable(e, left)
-	t := expanded{Found: primary.Found{Unfinished: !ok, Next: now, Stored: now}}
+// expandNested is expand for an alias with several targets that another one leads to inside ZONES.
+func (x *expanding) expandNested(d *destination) expanded {
+	known, ok := x.nested[d.Name]
+	if d.Name == x.owner || ok && known == nil || !ok && len(x.nested) == lookup.MaxLinks {
+		now := x.a.cache.now()
+		return expanded{Found: primary.Found{Next: now, Stored: now}, err: lookup.Unusable(lookup.Loop, nil)}
+	}
+	if !ok {
+		if x.nested == nil {
+			x.nested = make(map[string]*expanded)
+		}
+		x.nested[d.Name] = nil
+		t := x.expand(d.several)
+		known, x.nested[d.Name] = &t, &t
+	}
+	return *known
+}
+
+// expandCached returns what is cached for d after its lookup was awaited: a fresh answer, or a stale one, or the failure.
+func (x *expanding) expandCached(d *destination, got awaited) expanded {
+	c, e := x.a.cache, got.entry
+	now := c.now()
+	left := c.left(e, d.limit, now)
+	usable := c.usable(e, left)
+	t := expanded{Found: primary.Found{Unfinished: !got.ok, Next: now, Stored: now}}
 	switch {
 	case !usable && e.Failing():
 		t.Next, t.Stored, t.err = e.Retry, time.Time{}, e.Cause
@@ -125,9 +196,9 @@ func (a *Alias) awaitForTransfer(ctx context.Context, zone string, al *records.A
 		t.err = lookup.TooLong()
 		return t
 	case left <= 0:
-		t.TTL, t.stale = a.staleTTL, true
+		t.TTL, t.stale = x.a.staleTTL, true
 	default:
-		t.TTL, t.Next, t.Stored = a.cache.ttl(e, d.limit), now.Add(left), e.Stored
+		t.TTL, t.Next, t.Stored = c.ttl(e, d.limit), now.Add(left), e.Stored
 	}
 	t.Data = e.Data
 	return t
