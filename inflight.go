@@ -179,11 +179,13 @@ func (ls *lookups) running(q lookup.Question) *inFlight {
 	return ls.inFlight[q]
 }
 
-// isLate reports whether a lookup of q has been in flight for longer than an attempt takes.
-func (c *cache) isLate(q lookup.Question) bool {
+// age returns how long a lookup of q has been in flight: 0 if there is none.
+func (c *cache) age(q lookup.Question) time.Duration {
 	kept, _ := c.find(q, nil)
-	l := c.running(kept)
-	return l != nil && time.Since(l.began) >= c.timeout
+	if l := c.running(kept); l != nil {
+		return time.Since(l.began)
+	}
+	return 0
 }
 
 func (ls *lookups) finish(l *inFlight) {

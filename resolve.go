@@ -133,7 +133,7 @@ func (a *Alias) setCached(ans *answer, d *destination, cached *answers.Ref, g *g
 	}
 	if r.status == pending && ans.status != failed {
 		ans.status = pending // and what is stale counts if the wait is over before the lookup
-		if r.late {
+		if r.age >= a.cache.timeout {
 			ans.cause = lookup.NetworkFailure(lookup.Timeout, nil)
 		}
 	}

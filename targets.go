@@ -34,7 +34,7 @@ func (a *Alias) resolveTargets(ans *answer, q lookup.Question, owner string, al 
 func (a *Alias) await(ans *answer, q lookup.Question, al *records.Alias, g *gathering) {
 	results, done := make(chan found), make(chan struct{})
 	defer close(done)
-	patience := time.NewTimer(a.cache.timeout)
+	patience := time.NewTimer(a.cache.timeout - g.age())
 	defer patience.Stop()
 	for ans.status == pending {
 		for _, f := range g.pending {
@@ -75,7 +75,7 @@ type found struct {
 	question lookup.Question
 	limit    uint32 // the TTL of the alias
 	zone     string
-	late     bool // the lookup is pending, and has been for longer than an attempt takes
+	age      time.Duration // how long the lookup has been in flight, if it is pending
 
 	entry  *answers.Entry
 	left   time.Duration
@@ -86,6 +86,15 @@ type found struct {
 func (g *gathering) restart() {
 	clear(g.nested)
 	g.pending = g.pending[:0]
+}
+
+// age returns how long the last of the pending lookups has been in flight.
+func (g *gathering) age() time.Duration {
+	age := g.pending[0].age
+	for _, f := range g.pending {
+		age = min(age, f.age)
+	}
+	return age
 }
 
 // begin notes that the lookup of q begins. It reports whether it had not begun before.
@@ -115,9 +124,13 @@ func (g *gathering) find(c *cache, d *destination, zone string, cached *answers.
 		return f
 	}
 	f := found{question: d.Question, limit: d.limit, zone: zone}
-	if f.entry, f.left, f.status = c.peek(d.Question, d.limit, zone, cached); f.status == pending {
-		f.late = c.isLate(d.Question)
+	f.entry, f.left, f.status = c.peek(d.Question, d.limit, zone, cached)
+	switch {
+	case f.status == pending:
+		f.age = c.age(d.Question)
 		g.pending = append(g.pending, f)
+	case f.status == hit && g.begun[d.Question]: // its lookup has just finished
+		f.status = miss
 	}
 	return f
 }
