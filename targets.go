@@ -13,6 +13,9 @@ import (
 	"github.com/miekg/dns"
 )
 
+// maxNested is how many other owners of several targets an alias may lead to inside ZONES: a query looks at all of their targets.
+const maxNested = 16
+
 // resolveTargets sets ans to the answer to q from al, the alias of owner, which has several targets: to what all of them have, or with
 // failover to what the first has that has anything. All lookups that are needed are in flight at the same time. It waits for them as
 // long as they can change the answer, but no longer than an attempt takes when a target has records.
@@ -164,7 +167,7 @@ func (a *Alias) gather(ans *answer, q lookup.Question, al *records.Alias, g *gat
 // gatherNested is gather for an alias with several targets that another one leads to inside ZONES.
 func (a *Alias) gatherNested(ans *answer, q lookup.Question, d *destination, g *gathering) {
 	known, ok := g.nested[d.Name]
-	if d.Name == g.owner || ok && known == nil || !ok && len(g.nested) == lookup.MaxLinks {
+	if d.Name == g.owner || ok && known == nil || !ok && len(g.nested) == maxNested {
 		ans.status, ans.cause = failed, lookup.Unusable(lookup.Loop, nil)
 		a.warnings.warnOnce("Alias to %s %s fails: %v", ans.target, dns.TypeToString[q.Type], ans.cause)
 		return

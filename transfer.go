@@ -163,7 +163,7 @@ func (x *expanding) expandTarget(al *records.Alias) expanded {
 // expandNested is expand for an alias with several targets that another one leads to inside ZONES.
 func (x *expanding) expandNested(d *destination) expanded {
 	known, ok := x.nested[d.Name]
-	if d.Name == x.owner || ok && known == nil || !ok && len(x.nested) == lookup.MaxLinks {
+	if d.Name == x.owner || ok && known == nil || !ok && len(x.nested) == maxNested {
 		now := x.a.cache.now()
 		return expanded{Found: primary.Found{Next: now, Stored: now}, err: lookup.Unusable(lookup.Loop, nil)}
 	}
