@@ -6,7 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,16 +60,23 @@ func TestTargetsLookedUpAtOnce(t *testing.T) {
 			"in.example.org. 60 IN ALIAS t2.example.", "in.example.org. 60 IN ALIAS t3.example."}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var all sync.WaitGroup
-			all.Add(4)
+			var asked atomic.Int32
+			all := make(chan struct{})
 			u := new(statesUpstream)
 			up := fake.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
-				all.Done()
-				all.Wait() // it answers none before it has got all
+				if asked.Add(1) == 4 {
+					close(all)
+				}
+				<-all // it answers none before it has got all
 				u.ServeDNS(w, r)
 			})
 			properties := strings.Replace(tc.properties, "@ in ", "@ in.example.org ", 1)
-			a, _ := newAlias(t, "example.org", "timeout 5s\nupstream "+up.Addr+"\n"+properties, zoneFile(t, nil, tc.zone...))
+			t.Cleanup(func() {
+				if asked.Load() < 4 { // or its goroutines would not end
+					close(all)
+				}
+			})
+			a, _ := newAlias(t, "example.org", "timeout 2s\nretries 0\nupstream "+up.Addr+"\n"+properties, zoneFile(t, nil, tc.zone...))
 			wantAddresses(t, a, "first", addressesOf(tc.want...)...)
 		})
 	}
