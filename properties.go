@@ -221,11 +221,11 @@ func (cfg *config) addRecord(args []string, failover bool) error {
 	case err != nil:
 		return err
 	case failover && len(targets) == 1:
-		return fmt.Errorf("'%s' has one target: give another, or use record", args[0])
+		return fmt.Errorf("'%s' has one target: give it another, or use record", args[0])
 	case slices.Contains(targets, owner):
-		return fmt.Errorf("'%s' is an alias of itself", args[0])
+		return fmt.Errorf("'%s' is an alias of itself: give it another target", args[0])
 	case !cfg.records.Add(owner, ttl, failover, targets...):
-		return fmt.Errorf("'%s' has a record already", args[0])
+		return fmt.Errorf("'%s' has a record already: give it all targets in one line", args[0])
 	}
 	return nil
 }
@@ -242,10 +242,12 @@ func parseTargets(args []string) (targets []string, ttl uint32, err error) {
 		switch {
 		case err != nil:
 			return nil, 0, err
+		case i > 0 && isTTL(arg):
+			return nil, 0, fmt.Errorf("'%s' stands before a target: give the TTL last", arg)
 		case i > 0 && !strings.Contains(arg, "."):
 			return nil, 0, fmt.Errorf("'%s' is neither a duration nor a target: a target of one label ends in a dot here", arg)
 		case slices.Contains(targets, target):
-			return nil, 0, fmt.Errorf("'%s' is given twice", arg)
+			return nil, 0, fmt.Errorf("'%s' is given twice: give each target once", arg)
 		case len(targets) == records.MaxTargets:
 			return nil, 0, fmt.Errorf("'%s' is one target too many: at most %d are allowed", arg, records.MaxTargets)
 		}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/alias/plugin/lookup"
+
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 
@@ -162,7 +164,7 @@ func TestParseErrors(t *testing.T) {
 		{"example.org", "record @", []string{":2 ", "record: missing argument", "record NAME TARGET... [TTL]"}},
 		{"example.org", "upstream", []string{":2 ", "upstream: missing argument"}},
 		{"example.org", "timeout 1s 2s", []string{":2 ", "timeout: unexpected argument '2s'"}},
-		{"example.org", "record @ a.example 60 b.example", []string{":2 ", "record: '60' is neither a duration nor a target"}},
+		{"example.org", "record @ a.example 60 b.example", []string{":2 ", "record: '60' stands before a target: give the TTL last"}},
 		{"example.org", "retries 1\nretries 1", []string{":3 ", "retries: '1' is one too many", "line 2"}},
 		{"example.org", "upstream 192.0.2.1\nupstream 192.0.2.2", []string{":3 ", "upstream: '192.0.2.2' is one too many", "line 2"}},
 
@@ -193,6 +195,30 @@ func TestParseErrors(t *testing.T) {
 		{"example.org", "record @ a.example -1", []string{":2 ", "record:", "'-1' is out of range"}},
 		{"example.org", "record @ a.example 2147483648", []string{":2 ", "record:", "'2147483648' is out of range"}},
 		{"example.org", "record @ a.example 1500ms", []string{":2 ", "record:", "'1500ms' is not a whole number of seconds"}},
+
+		{"example.org", "record @ a.example b.example a.example", []string{":2 ", "record: 'a.example' is given twice: give each target once"}},
+		{"example.org", "record @ a.example A.Example. 60", []string{":2 ", "record: 'A.Example.' is given twice"}},
+		{"example.org", "record www a.example WWW.example.org", []string{":2 ", "record: 'www' is an alias of itself: give it another target"}},
+		{"example.org", "record @ " + manyTargets(17), []string{":2 ", "record: 't17.example' is one target too many: at most 16 are allowed"}},
+		{"example.org", "record @ a.example 1m b.example 60", []string{":2 ", "record: '1m' stands before a target: give the TTL last"}},
+		{"example.org", "record @ a.example b.example 9000000h", []string{":2 ", "record: '9000000h' is"}},
+		{"example.org", "record @ a.example b.example 1500ms", []string{":2 ", "record: '1500ms' is not a whole number of seconds"}},
+		{"example.org", "record @ a.example localhost", []string{":2 ", "record: 'localhost' is neither a duration nor a target", "ends in a dot"}},
+		{"example.org", "record @ a.example localhost b.example", []string{":2 ", "record: 'localhost' is neither a duration nor a target", "ends in a dot"}},
+		{"example.org", "record @ a.example 192.0.2.1", []string{":2 ", "record: '192.0.2.1' is an address and no host name", "A or AAAA record"}},
+		{"example.org", "record @ a.example b..example", []string{":2 ", "record:", "'b..example.' is not a host name"}},
+		{"example.org", "record @ a.example\nrecord @ b.example", []string{":3 ", "record: '@' has a record already: give it all targets in one line"}},
+		{"example.org", "record @ a.example\nfailover @ b.example c.example", []string{":3 ", "failover: '@' has a record already"}},
+		{"example.org", "failover @ b.example c.example\nrecord @ a.example", []string{":3 ", "record: '@' has a record already"}},
+		{"example.org", "failover @ b.example c.example\nfailover @ b.example d.example", []string{":3 ", "failover: '@' has a record already"}},
+		{"example.org", "failover @", []string{":2 ", "failover: missing argument, expected: failover NAME TARGET TARGET... [TTL]"}},
+		{"example.org", "failover @ a.example", []string{":2 ", "failover: missing argument, expected: failover NAME TARGET TARGET... [TTL]"}},
+		{"example.org", "failover @ a.example 60", []string{":2 ", "failover: '@' has one target: give it another, or use record"}},
+		{"example.org", "failover @ a.example a.example", []string{":2 ", "failover: 'a.example' is given twice"}},
+		{"example.org", "failover @ a.example example.org 60", []string{":2 ", "failover: '@' is an alias of itself"}},
+		{"example.org", "failover @ a.example 60 b.example", []string{":2 ", "failover: '60' stands before a target: give the TTL last"}},
+		{"example.org", "failover @ " + manyTargets(17) + " 60", []string{":2 ", "failover: 't17.example' is one target too many"}},
+		{"example.org", "failover www.example.net. a.example b.example", []string{":2 ", "failover:", "'www.example.net.' is outside of example.org."}},
 
 		{"example.org", "timeout 0", []string{":2 ", "timeout: '0' is out of range, 1ms to 10s"}},
 		{"example.org", "timeout 500", []string{":2 ", "timeout: '500' is out of range"}},
@@ -251,6 +277,44 @@ func manyAddresses(n int) string {
 		s = append(s, fmt.Sprintf("192.0.2.%d", i+1))
 	}
 	return strings.Join(s, " ")
+}
+
+func manyTargets(n int) string {
+	var s []string
+	for i := range n {
+		s = append(s, fmt.Sprintf("t%d.example", i+1))
+	}
+	return strings.Join(s, " ")
+}
+
+// Several targets are in the order of the Corefile, and all have the TTL.
+func TestParseSeveralTargets(t *testing.T) {
+	for _, tc := range []struct {
+		properties string
+		failover   bool
+		ttl        uint32
+		want       string
+	}{
+		{"record @ b.example A.example. localhost. 1m", false, 60, "b.example. a.example. localhost."},
+		{"record @ localhost b.example", false, lookup.NoLimit, "localhost. b.example."},
+		{"failover @ b.example a.example 0", true, 0, "b.example. a.example."},
+		{"record @ " + manyTargets(16) + " 300", false, 300, strings.ReplaceAll(manyTargets(16), ".example", ".example.")},
+	} {
+		cfg, err := parseBlock("example.org", "upstream 192.0.2.1\n"+tc.properties)
+		if err != nil {
+			t.Errorf("%s: %v", tc.properties, err)
+			continue
+		}
+		r, _ := cfg.records.Find("example.org.")
+		if got := strings.Join(r.Targets(), " "); got != tc.want || r.Failover != nil != tc.failover {
+			t.Errorf("%s: %s, failover %v", tc.properties, got, r.Failover != nil)
+		}
+		for al := range r.All() {
+			if al.TTL != tc.ttl || al.Zone != "example.org." {
+				t.Errorf("%s: TTL %d, zone %s", al.Target, al.TTL, al.Zone)
+			}
+		}
+	}
 }
 
 func TestOncePerBlock(t *testing.T) {
