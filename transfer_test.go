@@ -262,6 +262,8 @@ func TestTransfersCounted(t *testing.T) {
 		}
 		for _, outcome := range []string{want, "success"} {
 			if outcome == "success" {
+				// A lookup from before would fail after the clock has moved, and its target would back off from then on.
+				wait(t, 5*time.Second, "a lookup does not end", func() bool { return inFlightIn(a) == 0 })
 				up.Set(good)
 			}
 			c.Advance(31 * time.Second)
@@ -271,6 +273,13 @@ func TestTransfersCounted(t *testing.T) {
 			}
 		}
 	}
+}
+
+// inFlightIn returns how many lookups of a are in flight.
+func inFlightIn(a *Alias) int {
+	a.cache.mu.Lock()
+	defer a.cache.mu.Unlock()
+	return len(a.cache.inFlight)
 }
 
 // An instance that is stopped while it looks aliases up leaves no goroutine behind.
