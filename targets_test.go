@@ -74,7 +74,8 @@ func (u *statesUpstream) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		fake.Zone(name+" 60 IN TXT x")(w, r)
 	case "silent":
 	default: // each target has an address of its own, and one that all have
-		fake.Zone(fmt.Sprintf("%s %d IN A 192.0.2.1%d", name, targetTTL(i), i), fmt.Sprintf("%s %d IN A 192.0.2.1", name, targetTTL(i)))(w, r)
+		fake.Zone(fmt.Sprintf("%s %d IN A 192.0.2.1%d", name, targetTTL(i), i), fmt.Sprintf("%s %d IN A 192.0.2.1", name, targetTTL(i)),
+			fmt.Sprintf("%s %d IN AAAA 2001:db8::1%d", name, targetTTL(i), i))(w, r)
 	}
 }
 
