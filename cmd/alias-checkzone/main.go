@@ -35,6 +35,9 @@ The exit status is 0 without errors (warnings are allowed), 1 with errors, and 2
 // maxLinks is how many links a chain may have after the target of an ALIAS record. The alias plugin follows no more.
 const maxLinks = 16
 
+// maxTargets is how many targets an owner may have. The alias plugin uses no more.
+const maxTargets = 16
+
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
@@ -70,7 +73,24 @@ type zone struct {
 	nodes    map[string]node // by owner, in lower case; empty non-terminals of the zone have a nil node
 	owners   []string        // in the order of the file
 	findings []finding
-	broken   map[string]bool // names that lead into a chain which is reported already
+	visits   map[string]visit // the names that checkCircles has come by
+	longest  map[string]way   // the names that follow has come by
+	broken   map[string]bool  // names in a chain that is reported already
+}
+
+// visit says whether checkCircles has come by a name.
+type visit uint8
+
+const (
+	never visit = iota
+	begun       // it looks at what the name leads to
+	ended
+)
+
+// way is the longest chain from a name.
+type way struct {
+	links int
+	next  string // the name that it leads to first
 }
 
 // record is a record and the line on which it starts.
@@ -106,11 +126,6 @@ func (n node) hasBothAddresses() bool {
 	return len(n.ofType(dns.TypeA)) > 0 && len(n.ofType(dns.TypeAAAA)) > 0
 }
 
-// served returns the one of several ALIAS records that is used, the first in canonical order.
-func (n node) served() record {
-	return slices.MinFunc(n, func(a, b record) int { return rdata.Of(a.RR).Compare(rdata.Of(b.RR)) })
-}
-
 // finding is a line of the output.
 type finding struct {
 	line           int
@@ -118,7 +133,10 @@ type finding struct {
 }
 
 func newZone(origin, file string) *zone {
-	return &zone{origin: origin, file: file, nodes: make(map[string]node), broken: make(map[string]bool)}
+	return &zone{
+		origin: origin, file: file, nodes: make(map[string]node),
+		visits: make(map[string]visit), longest: make(map[string]way), broken: make(map[string]bool),
+	}
 }
 
 func (z *zone) errorf(line int, format string, args ...any) {
@@ -180,11 +198,11 @@ func (z *zone) check() {
 			z.warnf(n[0].line, "'%s' is outside of the zone '%s', so its records are ignored: "+
 				"remove them, or correct the name", owner, z.origin)
 		case len(aliases) == 0:
-			z.checkChain(owner)
+			z.checkChains(owner)
 		default:
 			z.checkTargets(owner, aliases)
 			z.checkNeighbours(owner, n)
-			z.checkChain(owner)
+			z.checkChains(owner)
 		}
 	}
 }
@@ -199,10 +217,8 @@ func (z *zone) checkSigned() {
 	}
 }
 
-// checkTargets finds ALIAS records of an owner that have no target or are not served.
+// checkTargets finds ALIAS records of an owner that have no target, are there twice, or are too many.
 func (z *zone) checkTargets(owner string, aliases node) {
-	var distinct node
-	var targets []string
 	lines := make(map[string]int)
 	for _, r := range aliases {
 		target := r.target()
@@ -215,13 +231,10 @@ func (z *zone) checkTargets(owner string, aliases node) {
 				owner, target, line)
 			continue
 		}
-		lines[target] = r.line
-		distinct = append(distinct, r)
-		targets = append(targets, "'"+target+"'")
-	}
-	if len(distinct) > 1 {
-		z.warnf(distinct[1].line, "'%s' has more than one ALIAS, to %s: only '%s' is served, the first in canonical "+
-			"order; remove the others", owner, strings.Join(targets, ", "), distinct.served().target())
+		if lines[target] = r.line; len(lines) == maxTargets+1 {
+			z.warnf(r.line, "'%s' has more than %d ALIAS records: only the first %d in canonical order are used; remove the others",
+				owner, maxTargets, maxTargets)
+		}
 	}
 }
 
@@ -243,61 +256,107 @@ func (z *zone) checkNeighbours(owner string, n node) {
 	}
 }
 
-// checkChain finds chains that the plugin does not follow to their end. It reports each once, for the first of the names
+// checkChains finds chains that the plugin does not follow to their end. It reports each once, for the first of the names
 // that lead into it.
-func (z *zone) checkChain(owner string) {
-	chain, circular := z.chain(owner)
-	links, end := len(chain)-2, chain[len(chain)-1]
-	first, _ := z.link(owner)
-	switch {
-	case z.broken[end]:
-	case circular && links == 0:
-		z.errorf(first.line, "'%s' leads to itself: give it another target", owner)
-	case circular:
-		z.errorf(first.line, "'%s' leads into a circle, %s: give one of these names another target",
-			owner, strings.Join(chain, " -> "))
-	case links > maxLinks:
-		z.errorf(first.line, "the target '%s' of '%s' has a chain of %d links behind it, up to '%s', and %d is the most: "+
-			"give '%s' a target further on", chain[1], owner, links, end, maxLinks, owner)
-	default:
+func (z *zone) checkChains(owner string) {
+	if z.visits[owner] == never {
+		z.checkCircles([]string{owner})
+	}
+	for _, r := range z.links(owner) {
+		z.checkLength(owner, r)
+	}
+}
+
+// checkCircles finds the circles that the last name of chain leads into, unless it has come by that name before.
+func (z *zone) checkCircles(chain []string) {
+	name := chain[len(chain)-1]
+	z.visits[name] = begun
+	for _, r := range z.links(name) {
+		target := r.target()
+		switch longer := append(chain, target); z.visits[target] {
+		case never:
+			z.checkCircles(longer)
+		case begun:
+			z.reportCircle(longer)
+		}
+	}
+	z.visits[name] = ended
+}
+
+// reportCircle reports chain, whose last name is in it before.
+func (z *zone) reportCircle(chain []string) {
+	owner, last := chain[0], len(chain)-1
+	line := 0
+	for _, r := range z.links(owner) {
+		if r.target() == chain[1] && line == 0 {
+			line = r.line
+		}
+	}
+	if last == 1 {
+		z.errorf(line, "'%s' leads to itself: give it another target", owner)
+	} else {
+		z.errorf(line, "'%s' leads into a circle, %s: give one of these names another target", owner, strings.Join(chain, " -> "))
+	}
+	for _, name := range chain[slices.Index(chain, chain[last]):] {
+		z.broken[name] = true
+	}
+}
+
+// checkLength finds out whether the chain behind the target of r, a record of owner, is too long. All circles are known.
+func (z *zone) checkLength(owner string, r record) {
+	target := r.target()
+	links := z.follow(target)
+	if links <= maxLinks {
+		return
+	}
+	chain := []string{owner, target}
+	for end := target; z.longest[end].links > 0; chain = append(chain, end) {
+		end = z.longest[end].next
+	}
+	if slices.ContainsFunc(chain[1:], func(name string) bool { return z.broken[name] }) {
 		return
 	}
 	for _, name := range chain {
 		z.broken[name] = true
 	}
+	z.errorf(r.line, "the target '%s' of '%s' has a chain of %d links behind it, up to '%s', and %d is the most: "+
+		"give '%s' a target further on", target, owner, links, chain[len(chain)-1], maxLinks, owner)
 }
 
-// chain returns owner and the names that its ALIAS or CNAME record leads to. It ends at a name outside of the zone or
-// without such a record, at a name that it has already, or at one in broken.
-func (z *zone) chain(owner string) (names []string, circular bool) {
-	seen := make(map[string]bool)
-	for name := owner; ; {
-		names = append(names, name)
-		if seen[name] || z.broken[name] {
-			return names, seen[name]
-		}
-		seen[name] = true
-		r, ok := z.link(name)
-		if !ok {
-			return names, false
-		}
-		name = r.target()
+// follow returns how many links the chain from name has. It ends at a name outside of the zone, without a CNAME or ALIAS record, in
+// a chain that is reported already, or with several ALIAS records: the plugin counts anew from there on.
+func (z *zone) follow(name string) int {
+	if w, ok := z.longest[name]; ok {
+		return w.links
 	}
+	var w way
+	if links := z.links(name); len(links) == 1 && !z.broken[name] {
+		w.next = links[0].target()
+		w.links = 1 + z.follow(w.next)
+	}
+	z.longest[name] = w
+	return w.links
 }
 
-// link returns the CNAME or ALIAS record that is followed for name.
-func (z *zone) link(name string) (r record, ok bool) {
+// links returns the CNAME or ALIAS records that are followed for name.
+func (z *zone) links(name string) node {
 	n := z.find(name)
 	cnames, aliases := n.ofType(dns.TypeCNAME), n.ofType(rdata.TypeALIAS)
 	switch {
 	case z.cut(name) != "":
-		return record{}, false
+		return nil
 	case len(cnames) > 0:
-		return cnames[0], true
-	case len(aliases) > 0 && !n.hasBothAddresses():
-		return aliases.served(), true
+		return cnames[:1]
+	case n.hasBothAddresses():
+		return nil
 	}
-	return record{}, false
+	seen := make(map[string]bool)
+	return slices.DeleteFunc(aliases, func(r record) bool {
+		target := r.target()
+		twice := seen[target]
+		seen[target] = true
+		return twice
+	})
 }
 
 // find returns the node of name, or else that of the wildcard that applies to it (RFC 4592).

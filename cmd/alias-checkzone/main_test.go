@@ -29,6 +29,15 @@ func chained(n int) string {
 	return b.String() + fmt.Sprintf("l%d A 192.0.2.1\n", n)
 }
 
+// branches returns n ALIAS records of a name, with different targets.
+func branches(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "a ALIAS t%d.\n", i+1)
+	}
+	return b.String()
+}
+
 var zones = []struct {
 	name, text string
 	want       string // the output; with an error in it, the exit status is 1
@@ -160,9 +169,29 @@ y ALIAS c.example.org.
 		"up to 'l18.example.org.', and 16 is the most: give 'l0.example.org.' a target further on\n" + counts(20, 18, 1, 0)},
 
 	{"several", head + "a ALIAS zz.\na ALIAS c.\na ALIAS b.\na ALIAS C.\n",
-		`zone:4: warning: 'a.example.org.' has more than one ALIAS, to 'zz.', 'c.', 'b.': only 'b.' is served, the first in canonical order; remove the others
-zone:6: warning: the ALIAS of 'a.example.org.' to 'c.' is there on line 4 already: remove one of them
-` + counts(5, 4, 0, 2)},
+		"zone:6: warning: the ALIAS of 'a.example.org.' to 'c.' is there on line 4 already: remove one of them\n" + counts(5, 4, 0, 1)},
+	{"16 targets", head + branches(16) + "a ALIAS T1.\n",
+		"zone:19: warning: the ALIAS of 'a.example.org.' to 't1.' is there on line 3 already: remove one of them\n" + counts(18, 17, 0, 1)},
+	{"18 targets", head + branches(18),
+		"zone:19: warning: 'a.example.org.' has more than 16 ALIAS records: only the first 16 in canonical order are used; remove the others\n" + counts(19, 18, 0, 1)},
+	{"several, without a circle", head + "a ALIAS b.example.org.\na ALIAS c.example.org.\nb ALIAS d.example.org.\nc ALIAS d.example.org.\n" +
+		"d ALIAS app.\nd ALIAS app2.\n", counts(7, 6, 0, 0)},
+	{"several, one to itself", head + "a ALIAS app.\na ALIAS a.example.org.\na ALIAS zz.\n",
+		"zone:4: error: 'a.example.org.' leads to itself: give it another target\n" + counts(4, 3, 1, 0)},
+	{"a circle behind the second of several", head + "a ALIAS app.\na ALIAS b.example.org.\nb ALIAS app.\nb ALIAS c.example.org.\nc CNAME b\nd ALIAS a.example.org.\n",
+		"zone:4: error: 'a.example.org.' leads into a circle, a.example.org. -> b.example.org. -> c.example.org. -> b.example.org.: " +
+			"give one of these names another target\n" + counts(7, 5, 1, 0)},
+	{"two circles", head + "a ALIAS b.example.org.\na ALIAS c.example.org.\nb ALIAS a.example.org.\nc ALIAS c.example.org.\nc ALIAS d.example.org.\nd ALIAS c.example.org.\n",
+		"zone:3: error: 'a.example.org.' leads into a circle, a.example.org. -> b.example.org. -> a.example.org.: give one of these names another target\n" +
+			"zone:4: error: 'a.example.org.' leads into a circle, a.example.org. -> c.example.org. -> c.example.org.: give one of these names another target\n" +
+			"zone:4: error: 'a.example.org.' leads into a circle, a.example.org. -> c.example.org. -> d.example.org. -> c.example.org.: give one of these names another target\n" +
+			counts(7, 6, 3, 0)},
+	{"a long chain and a circle", head + "a ALIAS a.example.org.\na ALIAS l0.example.org.\nb ALIAS l0.example.org.\n" + chained(17),
+		"zone:3: error: 'a.example.org.' leads to itself: give it another target\n" +
+			"zone:4: error: the target 'l0.example.org.' of 'a.example.org.' has a chain of 17 links behind it, up to 'l17.example.org.', " +
+			"and 16 is the most: give 'a.example.org.' a target further on\n" + counts(22, 20, 2, 0)},
+	{"the plugin counts anew behind several", head + chained(17) + "l17 ALIAS l18.example.org.\nl17 ALIAS m0.example.org.\n" +
+		regexp.MustCompile(`\bl(\d)`).ReplaceAllString(chained(16), "m$1"), counts(38, 35, 0, 0)},
 	{"never used", head + "a ALIAS b.\na A 192.0.2.1\nA AAAA 2001:db8::1\n",
 		"zone:3: warning: the ALIAS of 'a.example.org.' to 'b.' is never used, for the name has both A and AAAA records: remove it, or these\n" + counts(4, 1, 0, 1)},
 	{"delegated", head + "sub NS ns.example.net.\nsub ALIAS b.\nx.y.SUB ALIAS c.\n",
