@@ -73,8 +73,8 @@ func TestNotifySource(t *testing.T) {
 	}
 }
 
-// Where several records of a name compete, a transfer carries only the one that the server would use: a secondary does not
-// know which of them wins.
+// Where several records of a name compete, a transfer carries only those that the server would use: a secondary does not
+// know which of them win.
 func TestTransferContent(t *testing.T) {
 	t.Parallel()
 	const zone = `$TTL 300
@@ -85,7 +85,7 @@ records IN A     192.0.2.80 ; the record of the Corefile wins, for A and AAAA al
         IN TXT   "records"
 cname   IN CNAME elsewhere.example. ; likewise; a CNAME record may not be beside others
 two     IN ALIAS new.hosting.example.
-        IN ALIAS app.hosting.example. ; the first in canonical order
+        IN ALIAS app.hosting.example. ; the server uses both
 gone    IN ALIAS gone.hosting.example.
         IN TXT   "gone"
 v4 60   IN ALIAS v4.hosting.example.
@@ -116,12 +116,16 @@ UPPER   IN ALIAS APP.hosting.example.
 		"cname.example.org. 30 IN A 203.0.113.80",
 		"cname.example.org. 30 IN AAAA 2001:db8:80::80",
 		"two.example.org. 60 IN A 203.0.113.80",
+		"two.example.org. 60 IN A 203.0.113.90",
 		"two.example.org. 60 IN AAAA 2001:db8:80::80",
+		"two.example.org. 60 IN AAAA 2001:db8:90::90",
 		`gone.example.org. 300 IN TXT "gone"`,
 		"v4.example.org. 60 IN A 203.0.113.4",
 		"inside.example.org. 300 IN A 192.0.2.53",
 		"twice.example.org. 60 IN A 203.0.113.80",
+		"twice.example.org. 60 IN A 203.0.113.90",
 		"twice.example.org. 60 IN AAAA 2001:db8:80::80",
+		"twice.example.org. 60 IN AAAA 2001:db8:90::90",
 		"upper.example.org. 60 IN A 203.0.113.80",
 		"upper.example.org. 60 IN AAAA 2001:db8:80::80",
 		`*.txt.example.org. 300 IN TXT "txt"`,
