@@ -1,0 +1,121 @@
+package test
+
+import (
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coredns/alias/test/upstream"
+
+	"github.com/miekg/dns"
+)
+
+// The addresses of two targets, by type.
+var (
+	firstTarget  = map[uint16]string{dns.TypeA: "203.0.113.80", dns.TypeAAAA: "2001:db8:80::80"}
+	secondTarget = map[uint16]string{dns.TypeA: "203.0.113.90", dns.TypeAAAA: "2001:db8:90::90"}
+)
+
+// Under a steady load, one of two targets begins to time out, and later answers again. No client gets an empty, a stale or a slow answer,
+// and all get the addresses of the other target alone within the TTL. With failover, these are not served as long as the first answers.
+func TestTargetGoesAndComesBack(t *testing.T) {
+	const (
+		ttl     = 4 * time.Second
+		timeout = 500 * time.Millisecond
+		// A prefetch begins a second before the end of the TTL, so by then the failure of the three attempts is known.
+		known = ttl - time.Second + 3*timeout
+		// The target answers again when its failure is known, and before the end of the first back-off of 5 seconds.
+		dead = ttl + time.Second
+		back = known + 5*time.Second + time.Second
+		// A query that waits for a lookup in flight takes longer.
+		bound = 100 * time.Millisecond
+	)
+	for _, kind := range []string{"record", "failover"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			var isDead atomic.Bool
+			zone := upstream.Zone(
+				"first.hosting.example. 4 IN A 203.0.113.80", "first.hosting.example. 4 IN AAAA 2001:db8:80::80",
+				"second.hosting.example. 4 IN A 203.0.113.90", "second.hosting.example. 4 IN AAAA 2001:db8:90::90")
+			up := upstream.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
+				if !isDead.Load() || r.Question[0].Name != "first.hosting.example." {
+					zone(w, r)
+				}
+			})
+			port := freePort(t)
+			server := serve(t, port, block("example.org", port, fmt.Sprintf(`
+				%s @ first.hosting.example second.hosting.example
+				min_ttl 1s
+				timeout %s
+				upstream %s`, kind, timeout, up.Addr), ""))
+			both := func(qtype uint16) []string {
+				if kind == "failover" {
+					return []string{firstTarget[qtype]}
+				}
+				return []string{firstTarget[qtype], secondTarget[qtype]}
+			}
+			for _, qtype := range families {
+				eventually(t, 5*time.Second, "the names are warm", func() bool {
+					return slices.Equal(addressesIn(query(t, server.addr, "udp", "example.org.", qtype)), both(qtype))
+				})
+			}
+
+			var died time.Time
+			shots := volley(t, server.addr, "example.org.", families, 24*time.Second, func() {
+				died = time.Now()
+				isDead.Store(true)
+				time.AfterFunc(dead, func() { isDead.Store(false) })
+			})
+			counts := make(map[string]int)
+			for _, s := range shots {
+				if s.err != nil || s.m.Rcode != dns.RcodeSuccess || len(s.m.Answer) == 0 || !s.fresh() {
+					t.Fatalf("%s after %s: %v\n%v", dns.TypeToString[s.qtype], s.took, s.err, s.m)
+				}
+				got, second := addressesIn(s.m), []string{secondTarget[s.qtype]}
+				before, after := s.asked.Before(died), s.asked.Sub(died)
+				switch whole, alone := slices.Equal(got, both(s.qtype)), slices.Equal(got, second); {
+				case !whole && !alone,
+					alone && (before || after > back),
+					whole && after > ttl+bound && after < dead:
+					t.Errorf("%s asked %s after the target died: %v", dns.TypeToString[s.qtype], after.Round(time.Millisecond), got)
+				case alone:
+					counts["second"]++
+				case after > back:
+					counts["back"]++
+				}
+			}
+			t.Logf("%d answers, %d without the target, %d after it was back; the slowest took %v", len(shots), counts["second"], counts["back"], slowest(shots, 5))
+			if counts["second"] < 50 || counts["back"] < 50 {
+				t.Errorf("too few answers of a kind: %v", counts)
+			}
+			if took := slowest(shots, 1)[0]; took > bound {
+				t.Errorf("an answer took %s", took)
+			}
+			want := 0
+			if kind == "failover" {
+				want = len(families)
+			}
+			for _, text := range []string{": second.hosting.example. answers in its place", ": back to first.hosting.example."} {
+				if n := server.logged(t, text); n != want {
+					t.Errorf("%q was logged %d times, want %d", text, n, want)
+				}
+			}
+		})
+	}
+}
+
+// addressesIn returns the addresses in the answer section of m, in their order.
+func addressesIn(m *dns.Msg) []string {
+	var addrs []string
+	for _, rr := range m.Answer {
+		switch rr := rr.(type) {
+		case *dns.A:
+			addrs = append(addrs, rr.A.String())
+		case *dns.AAAA:
+			addrs = append(addrs, rr.AAAA.String())
+		}
+	}
+	return addrs
+}
