@@ -13,6 +13,7 @@ import (
 	"github.com/coredns/alias/plugin/upstream"
 
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/dnssec"
 	"github.com/coredns/coredns/plugin/metadata"
 	"github.com/coredns/coredns/plugin/metrics"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
@@ -48,6 +49,7 @@ type options struct {
 	text       bool            // TXT responses name the target
 	subnets    subnets         // see client_subnet
 	https      httpsMode       // whether HTTPS queries are answered, and how
+	signer     *dnssec.Dnssec  // that signs the responses; nil without dnssec in the server block
 	wireForm   bool            // no plugin has to see the responses as messages, see canWriteWire
 	bypass     func() []string // see CacheBypassZones
 }
@@ -91,7 +93,7 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if r.Opcode != dns.OpcodeQuery || class != dns.ClassINET {
 		return a.backend.ServeDNS(ctx, w, r)
 	}
-	w = a.withDenials(w)
+	w = a.withDenials(ctx, w, r)
 	q := incoming{Question: question}
 	q.record, q.exists = a.records.Find(q.Name)
 	if a.targetFrom != "" {

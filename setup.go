@@ -23,6 +23,7 @@ import (
 	"github.com/coredns/caddy/caddyfile"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/dnssec"
 	"github.com/coredns/coredns/plugin/pkg/parse"
 	"github.com/coredns/coredns/plugin/pkg/transport"
 
@@ -106,7 +107,11 @@ func (a *Alias) join(block *dnsserver.Config, cfg *config, at serverBlock) error
 		return fmt.Errorf("%s:%d - Error during parsing: target_from: '%s' is never set: there is no metadata in the server block",
 			cfg.file, cfg.seen["target_from"].line, cfg.targetFrom)
 	}
-	a.backend.Signs = block.Handler("dnssec") != nil
+	signer := block.Handler("dnssec")
+	a.backend.Signs = signer != nil
+	if d, ok := signer.(dnssec.Dnssec); ok {
+		a.signer = &d
+	}
 	before, behind, ok := neighbours(block)
 	if ok {
 		a.wireForm = canWriteWire(before)
