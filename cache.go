@@ -349,7 +349,8 @@ func (c *cache) logAnswer(q lookup.Question, zone string, old, e *answers.Entry)
 	if old.Failing() {
 		c.log.limited(log.Infof, "Target %s answers again", q)
 	}
-	if old.Answered && !lookup.Same(old.Data, e.Data, q.Type) {
+	// HTTPS records with keys for ECH change as often as they are looked up.
+	if old.Answered && lookup.IsAddress(q.Type) && !lookup.Same(old.Data, e.Data, q.Type) {
 		addressChanges.WithLabelValues(zone).Inc()
 		c.log.limited(log.Infof, "Target %s changed from %s to %s", q, dataString(old.Data, q.Type), dataString(e.Data, q.Type))
 	}

@@ -1,6 +1,9 @@
 package alias
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/records"
 
@@ -43,17 +46,46 @@ func (o *options) lookedUp() []uint16 {
 	return addressTypes
 }
 
-// hasOwnHTTPS reports whether the backend has HTTPS records for q, a question for these: they win over those of any alias.
+// hasOwnHTTPS reports whether the backend's zone has HTTPS records for q, a question for these: they win over those of any alias.
 func (a *Alias) hasOwnHTTPS(q lookup.Question) bool {
 	has := a.backend.Answer(q)
-	return has.Msg != nil && lookup.HasType(has.Msg.Answer, dns.TypeHTTPS)
+	return has.Own() && slices.ContainsFunc(has.Msg.Answer, func(rr dns.RR) bool {
+		return rr.Header().Rrtype == dns.TypeHTTPS && strings.EqualFold(rr.Header().Name, q.Name)
+	})
 }
 
-// consistent returns data, the HTTPS records of al for q, without the hints that contradict the addresses which clients in net
-// are given for the name of q (RFC 9460, section 7.3). While these are not known, all hints stay.
-func (a *Alias) consistent(data []byte, q lookup.Question, net lookup.Network, al *records.Alias) []byte {
+// resolveServing sets ans to the HTTPS records of that target of al, which has failover, whose addresses are served: a client that
+// gets both has to reach one service with them. The HTTPS records of the others are looked up in the background.
+func (a *Alias) resolveServing(ans *answer, q lookup.Question, al *records.Alias) {
+	serving, others := a.serving(ans.net, q.Name, al), &gathering{owner: q.Name}
+	for t := range al.All() {
+		if t != serving {
+			a.resolveTarget(&answer{alias: t, net: ans.net}, q, t, others)
+		}
+	}
+	a.lookUpLater(others)
+	a.resolveTarget(ans, q, serving, nil)
+}
+
+// serving returns the target of al whose A records are served for name to clients in net, or else whose AAAA records, or else the first.
+func (a *Alias) serving(net lookup.Network, name string, al *records.Alias) *records.Alias {
+	for _, family := range addressTypes {
+		addrs := answer{alias: al, net: net}
+		a.resolveTargets(&addrs, lookup.Question{Name: name, Type: family}, name, al)
+		for t := range al.All() {
+			if len(addrs.Data) > 0 && t.Target == addrs.target {
+				return t
+			}
+		}
+	}
+	return al
+}
+
+// consistent returns data, HTTPS records, without the hints that contradict the addresses which the same clients are given, as far
+// as these are known (RFC 9460, section 7.3).
+func consistent(data []byte, addresses func(family uint16) (addrs []byte, known bool)) []byte {
 	return lookup.WithoutHints(data, func(family uint16, hints []byte) bool {
-		addrs, known := a.addressesNow(lookup.Question{Name: q.Name, Type: family}, q, net, al)
+		addrs, known := addresses(family)
 		if !known {
 			return false
 		}
@@ -66,24 +98,34 @@ func (a *Alias) consistent(data []byte, q lookup.Question, net lookup.Network, a
 	})
 }
 
-// addressesNow returns the addresses that a client in net is given for q, a question for addresses, without a lookup. They are not
-// known while one is pending or fails. al is the alias of https, the question for HTTPS records of the same name.
-func (a *Alias) addressesNow(q, https lookup.Question, net lookup.Network, al *records.Alias) (addrs []byte, known bool) {
-	if a.backend.Alias(https, false) == al { // it is in the zone, and so the addresses of the zone win
-		if own, _ := a.backend.Answer(q).Addresses(q); len(own) > 0 {
-			return own, true
-		}
+// addressesNow returns the addresses that the client of ans, the answer to an HTTPS query from al, is given for q, a question for
+// addresses of the same name. They are not known while a lookup is pending or fails. ans is then for no more clients than they are.
+func (a *Alias) addressesNow(ans *answer, q lookup.Question, al *records.Alias) (addrs []byte, known bool) {
+	if own := a.ownAddresses(q, al); len(own) > 0 {
+		return own, true
 	}
-	g := &gathering{owner: q.Name}
-	for t := range al.All() {
-		p := answer{alias: t, net: net}
-		a.resolveTarget(&p, q, t, g)
-		if p.status == pending || p.status == failed {
-			return nil, false
-		}
-		for addr := range lookup.Each(p.Data, q.Type) {
-			addrs = lookup.Append(addrs, addr, q.Type)
-		}
+	p, g := answer{alias: al, net: ans.net}, &gathering{owner: q.Name}
+	if al.Next == nil {
+		a.resolveTarget(&p, q, al, g)
+	} else {
+		a.gather(&p, q, al, g)
 	}
-	return addrs, true
+	switch p.status {
+	case pending:
+		return nil, false
+	case failed:
+		addrs, _ = a.backend.Answer(q).Addresses(q) // see fallBack
+		return addrs, len(addrs) > 0
+	}
+	ans.scope = max(ans.scope, p.scope)
+	return p.Data, true
+}
+
+// ownAddresses returns the addresses of the zone for q, which win over al unless that is a record.
+func (a *Alias) ownAddresses(q lookup.Question, al *records.Alias) []byte {
+	if r, _ := a.records.Find(q.Name); r.Alias == al {
+		return nil
+	}
+	addrs, _ := a.backend.Answer(q).Addresses(q)
+	return addrs
 }

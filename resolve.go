@@ -56,7 +56,9 @@ func (a *Alias) resolve(ans *answer, q lookup.Question, al *records.Alias) {
 	}
 	switch {
 	case len(ans.Data) > 0 && q.Type == dns.TypeHTTPS:
-		ans.Data = a.consistent(ans.Data, q, ans.net, al)
+		ans.Data = consistent(ans.Data, func(family uint16) ([]byte, bool) {
+			return a.addressesNow(ans, lookup.Question{Name: q.Name, Type: family}, al)
+		})
 	case len(ans.Data) > 0:
 	case ans.status == failed:
 		a.fallBack(ans, q)

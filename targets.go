@@ -20,12 +20,21 @@ const maxNested = 16
 // failover to what the first has that has anything. All lookups that are needed are in flight at the same time. It waits for them as
 // long as they can change the answer, but no longer than an attempt takes when a target has records.
 func (a *Alias) resolveTargets(ans *answer, q lookup.Question, owner string, al *records.Alias) {
+	if q.Type == dns.TypeHTTPS && al.Failover != nil {
+		a.resolveServing(ans, q, al)
+		return
+	}
 	g := &gathering{owner: owner}
 	a.gather(ans, q, al, g)
 	if ans.status == pending {
 		a.await(ans, q, al, g)
 	}
-	for _, f := range g.pending { // this answer does not need them, but others will
+	a.lookUpLater(g)
+}
+
+// lookUpLater begins those lookups of g in the background that have not begun: this answer does not need them, but others will.
+func (a *Alias) lookUpLater(g *gathering) {
+	for _, f := range g.pending {
 		if g.begin(f.question) {
 			kept, e := a.cache.find(f.question, nil)
 			a.cache.prefetch(kept, f.question.Net, f.zone, e)

@@ -17,6 +17,7 @@ import (
 // expanded is what a target has for a transfer.
 type expanded struct {
 	primary.Found
+	first *records.Alias // of the targets that count, the first; nil when none has records
 	stale bool
 	err   error // why there is nothing, as far as is known
 }
@@ -26,16 +27,61 @@ func (t *expanded) isStale() bool { return len(t.Data) > 0 && t.stale }
 
 // lookupForTransfer implements primary.Lookup. Secondaries get what clients do: the rules are those of resolve.
 func (a *Alias) lookupForTransfer(ctx context.Context, zone, owner string, al *records.Alias, qtype uint16) (primary.Found, error) {
-	x := &expanding{a: a, owner: owner, qtype: qtype, awaited: make(map[lookup.Question]awaited)}
-	t := x.expand(al)
-	for len(x.missing) > 0 {
-		x.await(ctx, zone)
-		t = x.expand(al)
-	}
-	if qtype == dns.TypeHTTPS {
-		t.Data = a.consistent(t.Data, lookup.Question{Name: owner, Type: qtype}, lookup.Network{}, al)
+	t := a.expand(ctx, zone, owner, al, qtype)
+	if qtype == dns.TypeHTTPS && t.err == nil {
+		t.Data = consistent(t.Data, func(family uint16) ([]byte, bool) {
+			if own := a.ownAddresses(lookup.Question{Name: owner, Type: family}, al); len(own) > 0 {
+				return own, true
+			}
+			addrs := a.expand(ctx, zone, owner, al, family)
+			t.dependOn(&addrs)
+			return addrs.Data, addrs.err == nil
+		})
 	}
 	return t.Found, t.err
+}
+
+// expand expands al, the alias of owner, to records of type qtype.
+func (a *Alias) expand(ctx context.Context, zone, owner string, al *records.Alias, qtype uint16) expanded {
+	expand := (*expanding).expand
+	var addrs []expanded
+	if qtype == dns.TypeHTTPS && al.Failover != nil { // see resolveServing
+		al, addrs = a.servingForTransfer(ctx, zone, owner, al)
+		expand = (*expanding).expandTarget
+	}
+	x := &expanding{a: a, owner: owner, qtype: qtype, awaited: make(map[lookup.Question]awaited)}
+	t := expand(x, al)
+	for len(x.missing) > 0 {
+		x.await(ctx, zone)
+		t = expand(x, al)
+	}
+	for _, other := range addrs {
+		t.dependOn(&other)
+	}
+	return t
+}
+
+// servingForTransfer is serving for a transfer, and returns the addresses that say so.
+func (a *Alias) servingForTransfer(ctx context.Context, zone, owner string, al *records.Alias) (*records.Alias, []expanded) {
+	var addrs []expanded
+	for _, family := range addressTypes {
+		t := a.expand(ctx, zone, owner, al, family)
+		if addrs = append(addrs, t); len(t.Data) > 0 {
+			return t.first, addrs
+		}
+	}
+	return al, addrs
+}
+
+// dependOn makes t due for another Lookup when other is.
+func (t *expanded) dependOn(other *expanded) {
+	t.Unfinished = t.Unfinished || other.Unfinished
+	if other.Next.Before(t.Next) {
+		t.Next = other.Next
+		if other.Stored.After(t.Stored) { // the shortest time between two is counted from it
+			t.Stored = other.Stored
+		}
+	}
 }
 
 // expanding expands the alias of owner for a transfer: first it collects what has to be looked up, then it awaits all of that, and then it
@@ -86,7 +132,9 @@ func (x *expanding) expand(al *records.Alias) expanded {
 	}
 	var parts []expanded
 	for t := range al.All() {
-		parts = append(parts, x.expandTarget(t))
+		part := x.expandTarget(t)
+		part.first = t
+		parts = append(parts, part)
 	}
 	return together(parts, al.Failover != nil, x.qtype)
 }
@@ -109,6 +157,9 @@ func together(parts []expanded, failover bool, qtype uint16) expanded {
 			p := &parts[i]
 			if !has(p) || failover && len(whole.Data) > 0 {
 				continue
+			}
+			if whole.first == nil {
+				whole.first = p.first
 			}
 			for rdata := range lookup.Each(p.Data, qtype) {
 				whole.Data = lookup.Append(whole.Data, rdata, qtype)

@@ -70,14 +70,15 @@ func Count(data []byte, qtype uint16) int {
 	return n
 }
 
-// IsData reports whether data has whole records of type qtype, which is A, AAAA or HTTPS, and nothing else.
+// IsData reports whether data has whole records of type qtype, which is A, AAAA or HTTPS, and nothing else. HTTPS records have the form
+// that Follow gives them.
 func IsData(data []byte, qtype uint16) bool {
 	if !IsFollowed(qtype) {
 		return false
 	}
 	for len(data) > 0 {
 		rdata, rest, ok := next(data, qtype)
-		if !ok || qtype == dns.TypeHTTPS && unpackHTTPS(dns.RR_Header{}, rdata) == nil {
+		if !ok || qtype == dns.TypeHTTPS && !isHTTPS(rdata) {
 			return false
 		}
 		data = rest

@@ -90,6 +90,16 @@ func unpackHTTPS(hdr dns.RR_Header, rdata []byte) *dns.HTTPS {
 	return https
 }
 
+// isHTTPS reports whether rdata is the RDATA of an HTTPS record as packHTTPS returns it.
+func isHTTPS(rdata []byte) bool {
+	rr := unpackHTTPS(dns.RR_Header{Name: "."}, rdata)
+	if rr == nil {
+		return false
+	}
+	packed, err := packHTTPS(rr, rr.Target)
+	return err == nil && bytes.Equal(packed, rdata)
+}
+
 // WithoutHints returns data, HTTPS records, without those hints that drop reports: it gets the addresses of a hint, and their
 // type, A or AAAA. A hint is no longer mandatory then. The result is data when no hint is dropped.
 func WithoutHints(data []byte, drop func(qtype uint16, addrs []byte) bool) []byte {
