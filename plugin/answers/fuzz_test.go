@@ -16,9 +16,10 @@ import (
 func FuzzRecord(f *testing.F) {
 	now := time.Now()
 	for q, o := range map[lookup.Question]lookup.Outcome{
-		{Name: "app.hosting.example.", Type: dns.TypeA}:    {Data: addrs1, TTL: 60},
-		{Name: "app.hosting.example.", Type: dns.TypeAAAA}: {Data: make([]byte, 32), TTL: math.MaxUint32, Links: lookup.MaxLinks},
-		{Name: `a\.b\200.example.`, Type: dns.TypeA}:       {},
+		{Name: "app.hosting.example.", Type: dns.TypeA}:     {Data: addrs1, TTL: 60},
+		{Name: "app.hosting.example.", Type: dns.TypeAAAA}:  {Data: make([]byte, 32), TTL: math.MaxUint32, Links: lookup.MaxLinks},
+		{Name: `a\.b\200.example.`, Type: dns.TypeA}:        {},
+		{Name: "app.hosting.example.", Type: dns.TypeHTTPS}: {Data: lookup.AliasMode("svc.example."), TTL: 60},
 	} {
 		key, value := recordOf(f, q, answers.NewEntry(o, now), now)
 		f.Add(key, value)
@@ -35,10 +36,10 @@ func FuzzRecord(f *testing.F) {
 			}
 			q := lookup.Question{Name: gotKey[2:], Type: uint16(gotKey[0])<<8 | uint16(gotKey[1])}
 			e := es.Load(q)
-			if _, ok := dns.IsDomainName(q.Name); !ok || q.Name != lookup.Canonical(q.Name) || !lookup.IsAddress(q.Type) {
+			if _, ok := dns.IsDomainName(q.Name); !ok || q.Name != lookup.Canonical(q.Name) || !lookup.IsFollowed(q.Type) {
 				t.Errorf("the question %q is cached", q)
 			}
-			if !e.Answered || e.Failing() || len(e.Data)%lookup.AddrLen(q.Type) != 0 || e.Links > lookup.MaxLinks {
+			if !e.Answered || e.Failing() || !lookup.IsData(e.Data, q.Type) || e.Links > lookup.MaxLinks {
 				t.Errorf("%q: %+v is cached", q, e)
 			}
 			if age := now.Sub(e.Stored); age < 0 || age > answers.MaxStale+answers.MaxTTL {

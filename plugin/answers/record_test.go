@@ -1,12 +1,14 @@
 package answers_test
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/test/upstream"
 
 	"github.com/miekg/dns"
 )
@@ -257,6 +259,35 @@ func TestAll(t *testing.T) {
 		}
 		if n != min(want, 5) {
 			t.Errorf("got %d records, want %d", n, min(want, 5))
+		}
+	}
+}
+
+// HTTPS records come back from the copy as they were. A record with octets that are none is dropped.
+func TestRestoredHTTPS(t *testing.T) {
+	q := lookup.Question{Name: "target.example.", Type: dns.TypeHTTPS}
+	data, err := lookup.NewChain(q.Name).Follow(upstream.RRs(
+		`target.example. 60 IN HTTPS 1 . alpn="h3,h2" ipv4hint=192.0.2.1 ech="AAX+DQABAQ=="`, "target.example. 60 IN HTTPS 2 backup.example."), q.Type)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name string
+		data []byte
+		want bool
+	}{
+		{"two records", data, true}, {"none", nil, true}, {"AliasMode", lookup.AliasMode("svc.example."), true},
+		{"cut off", data[:len(data)-1], false}, {"addresses", addrs1, false},
+	} {
+		key, value := recordOf(t, q, answers.NewEntry(lookup.Outcome{Data: tc.data, TTL: 300, Links: 2}, start), start)
+		if key[:2] != "\x00\x41" {
+			t.Errorf("%s: key %q", tc.name, key)
+		}
+		es := answers.New(answers.Size{Everybody: 10}, at(start))
+		again := es.Restore(key, value)
+		e := es.Load(q)
+		if e.Answered != tc.want || (again == value) != tc.want || tc.want && (!bytes.Equal(e.Data, tc.data) || e.Links != 2 || e.TTL != 300) {
+			t.Errorf("%s: restored as %+v, and the copy is to have %q", tc.name, e, again)
 		}
 	}
 }

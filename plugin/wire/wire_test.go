@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/wire"
 	"github.com/coredns/alias/test/race"
+	"github.com/coredns/alias/test/upstream"
 
 	"github.com/coredns/coredns/plugin/pkg/edns"
 	"github.com/coredns/coredns/plugin/test"
@@ -124,6 +126,46 @@ func TestBothForms(t *testing.T) {
 	}
 }
 
+// services returns data with HTTPS records of all kinds.
+func services(t testing.TB) []byte {
+	t.Helper()
+	data, err := lookup.NewChain("example.org.").Follow(upstream.RRs(
+		`example.org. 60 IN HTTPS 1 . mandatory=alpn alpn="h3,h2" port=8443 ipv4hint=192.0.2.1 ech="AAX+DQABAQ==" ipv6hint=2001:db8::1 key65280="x"`,
+		"example.org. 60 IN HTTPS 2 Backup.example.org. no-default-alpn alpn=h2", `example.org. 60 IN HTTPS 3 a\.b\003.example.`,
+	), dns.TypeHTTPS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Both forms of a response with HTTPS records are the same octets, but for the spelling of the owner.
+func TestBothFormsOfHTTPS(t *testing.T) {
+	for name, data := range map[string][]byte{"ServiceMode": services(t), "AliasMode": lookup.AliasMode("target.example.")} {
+		res := wire.Response{Data: data, TTL: 300}
+		for _, size := range []uint16{0, 512, 1232} {
+			r := new(dns.Msg).SetQuestion("example.org.", dns.TypeHTTPS)
+			if size > 0 {
+				r.SetEdns0(size, true)
+			}
+			w, ok := compare(t, r, &res)
+			if !ok || !w.raw {
+				t.Fatalf("%s, size %d: not in wire form", name, size)
+			}
+			whole := new(client)
+			m := res.Message(r)
+			m.Compress = true
+			if state := (request.Request{W: whole, Req: r}); size > 0 {
+				state.SizeAndDo(m)
+			}
+			whole.WriteMsg(m)
+			if !bytes.Equal(w.wire, whole.wire) {
+				t.Errorf("%s, size %d:\nwire form %x\nmessage   %x", name, size, w.wire, whole.wire)
+			}
+		}
+	}
+}
+
 // What does not fit, or repeats options of the query, is left to the message.
 func TestNotInWireForm(t *testing.T) {
 	many := wire.Response{Data: make([]byte, 4*lookup.MaxRecords), TTL: 60}
@@ -151,6 +193,7 @@ func TestNotInWireForm(t *testing.T) {
 		{"no room for the OPT record", query(512), wire.Response{Data: fit.Data, TTL: 60, EDE: ede(3, strings.Repeat("x", 30))}, false},
 		{"a code", query(1232), wire.Response{Rcode: dns.RcodeServerFailure}, false},
 		{"an option that is repeated", query(1232, &dns.EDNS0_LOCAL{Code: dns.EDNS0LOCALSTART}), few, false},
+		{"HTTPS records that do not fit", new(dns.Msg).SetQuestion("example.org.", dns.TypeHTTPS), wire.Response{Data: bytes.Repeat(services(t), 4)}, false},
 		{"an option that is not", query(1232, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"}), few, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -205,12 +248,14 @@ func FuzzPack(f *testing.F) {
 		f.Add(owner, uint16(dns.TypeA), uint16(0), uint16(0x0130), []byte{192, 0, 2, 1}, uint32(60), uint8(0))
 		f.Add(owner, uint16(dns.TypeAAAA), uint16(1232), uint16(0x8000), make([]byte, 64), uint32(1), uint8(2))
 		f.Add(owner, uint16(dns.TypeA), uint16(512), uint16(0), []byte{}, uint32(30), uint8(4))
+		f.Add(owner, uint16(dns.TypeHTTPS), uint16(1232), uint16(0), services(f), uint32(30), uint8(0))
+		f.Add(owner, uint16(dns.TypeHTTPS), uint16(0), uint16(0x0130), services(f)[:60], uint32(30), uint8(1))
 	}
 	soa := soa(f)
 	const flagRD, flagCD, flagAD, flagDO = 1 << 8, 1 << 4, 1 << 5, 1 << 15
-	f.Fuzz(func(t *testing.T, owner string, qtype, size, flags uint16, addrs []byte, ttl uint32, code uint8) {
-		if !lookup.IsAddress(qtype) {
-			qtype = []uint16{dns.TypeA, dns.TypeAAAA}[qtype%2]
+	f.Fuzz(func(t *testing.T, owner string, qtype, size, flags uint16, data []byte, ttl uint32, code uint8) {
+		if !lookup.IsFollowed(qtype) {
+			qtype = []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS}[qtype%3]
 		}
 		r := new(dns.Msg).SetQuestion(owner, qtype)
 		r.RecursionDesired, r.CheckingDisabled, r.AuthenticatedData = flags&flagRD != 0, flags&flagCD != 0, flags&flagAD != 0
@@ -221,8 +266,15 @@ func FuzzPack(f *testing.F) {
 		if err != nil || r.Unpack(query) != nil {
 			return // no such query comes from the network
 		}
-		length := lookup.AddrLen(qtype)
-		res := wire.Response{Data: addrs[:min(len(addrs)/length, lookup.MaxRecords)*length], TTL: ttl}
+		res := wire.Response{Data: data, TTL: ttl}
+		if lookup.IsAddress(qtype) {
+			length := lookup.AddrLen(qtype)
+			res.Data = data[:min(len(data)/length, lookup.MaxRecords)*length]
+		} else if !lookup.IsData(data, qtype) || lookup.Count(data, qtype) > lookup.MaxRecords {
+			res.Write(new(client), r) // it must not panic
+			res.Message(r)
+			return
+		}
 		if len(res.Data) == 0 {
 			res.NS = soa
 		}
