@@ -260,7 +260,7 @@ func connectFailure(err error) *lookup.Failure {
 		return lookup.NetworkFailure(lookup.Canceled, nil)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
 		return lookup.NetworkFailure(lookup.Timeout, nil)
-	case errors.As(err, &de), strings.Contains(err.Error(), "bad rdata"):
+	case errors.As(err, &de), strings.Contains(err.Error(), "bad rdata"), strings.Contains(err.Error(), "HTTPS.Value: "):
 		return lookup.Unusable("malformed", err)
 	default:
 		return lookup.NetworkFailure("network", err)
