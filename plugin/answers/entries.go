@@ -147,10 +147,13 @@ func newEntries(s Source, size Size, now func() time.Time) *Entries {
 // deleted is called when an answer has gone, or was replaced.
 func (es *Entries) deleted(e otter.DeletionEvent[lookup.Question, *Entry]) {
 	e.Value.gone.Store(true)
-	if e.Cause != otter.CauseReplacement && !e.Key.Net.IsEverybody() {
+	if e.Cause == otter.CauseReplacement {
+		return
+	}
+	if !e.Key.Net.IsEverybody() {
 		es.reindex(e.Key, func(ns *networks) *networks { return ns.without(e.Key.Net) })
 	}
-	if e.WasEvicted() && es.file != nil {
+	if es.file != nil { // here, where no Update can put a newer answer before it
 		es.file.Delete(recordKey(e.Key))
 	}
 }
@@ -234,10 +237,16 @@ func (es *Entries) Update(q lookup.Question, lag time.Duration, change func(curr
 // admit prepares for the first answer to q, and reports whether it can be kept.
 func (es *Entries) admit(q lookup.Question) bool {
 	if !q.Net.IsEverybody() {
-		if ns := es.networksOf(q); ns != nil && len(ns.all) >= MaxNetworks {
+		admitted := true
+		es.reindex(q, func(ns *networks) *networks {
+			if admitted = ns == nil || len(ns.all) < MaxNetworks; admitted {
+				ns = ns.with(q.Net)
+			}
+			return ns
+		})
+		if !admitted {
 			return false
 		}
-		es.reindex(q, func(ns *networks) *networks { return ns.with(q.Net) })
 		es.networks.failures.Invalidate(q.For(lookup.Global)) // lookups of networks without an answer no longer fail
 	}
 	es.pool(q).failures.Invalidate(q)

@@ -20,13 +20,17 @@ func FuzzRecord(f *testing.F) {
 		{Name: "app.hosting.example.", Type: dns.TypeAAAA}:  {Data: make([]byte, 32), TTL: math.MaxUint32, Links: lookup.MaxLinks},
 		{Name: `a\.b\200.example.`, Type: dns.TypeA}:        {},
 		{Name: "app.hosting.example.", Type: dns.TypeHTTPS}: {Data: lookup.AliasMode("svc.example."), TTL: 60},
+
+		{Name: "app.hosting.example.", Type: dns.TypeA, Net: network("192.0.2.0/23")}:     {Data: addrs1, TTL: 60},
+		{Name: "app.hosting.example.", Type: dns.TypeAAAA, Net: network("2001:db8::/56")}: {TTL: 60},
+		{Name: "app.hosting.example.", Type: dns.TypeA, Net: lookup.Global}:               {Data: addrs2, TTL: 60},
 	} {
 		key, value := recordOf(f, q, answers.NewEntry(o, now), now)
 		f.Add(key, value)
 	}
 	f.Add("", "")
 	f.Fuzz(func(t *testing.T, key, value string) {
-		es := answers.New(answers.Size{Everybody: 10}, at(now))
+		es := answers.New(answers.Size{Everybody: 10, Networks: 10}, at(now))
 		again := es.Restore(key, value)
 		records := 0
 		for gotKey, got := range es.All() {
@@ -34,13 +38,18 @@ func FuzzRecord(f *testing.F) {
 			if len(gotKey) < 3 {
 				t.Fatalf("key %q", gotKey)
 			}
-			q := lookup.Question{Name: gotKey[2:], Type: uint16(gotKey[0])<<8 | uint16(gotKey[1])}
+			q, _ := answers.ReadKey(gotKey)
 			e := es.Load(q)
 			if _, ok := dns.IsDomainName(q.Name); !ok || q.Name != lookup.Canonical(q.Name) || !lookup.IsFollowed(q.Type) {
 				t.Errorf("the question %q is cached", q)
 			}
-			if !e.Answered || e.Failing() || !lookup.IsData(e.Data, q.Type) || e.Links > lookup.MaxLinks {
+			if !e.Answered || e.Failing() || !lookup.IsData(e.Data, q.Type) || e.Links > lookup.MaxLinks || int(e.Scope) != q.Net.Bits() {
 				t.Errorf("%q: %+v is cached", q, e)
+			}
+			if !q.Net.IsEverybody() {
+				if found, got := es.Find(q); found != q || got != e {
+					t.Errorf("%q is cached and not found", q)
+				}
 			}
 			if age := now.Sub(e.Stored); age < 0 || age > answers.MaxStale+answers.MaxTTL {
 				t.Errorf("%q: the age is %s", q, age)

@@ -52,7 +52,7 @@ func fail(es *answers.Entries, q lookup.Question, retry time.Time) {
 // recordOf returns what the copy has of e, the entry of q, when it is written at now.
 func recordOf(t testing.TB, q lookup.Question, e *answers.Entry, now time.Time) (key, value string) {
 	t.Helper()
-	es := answers.New(answers.Size{Everybody: 10}, at(now))
+	es := answers.New(answers.Size{Everybody: 10, Networks: 10}, at(now))
 	own := answers.NewEntry(e.Outcome, e.Stored)
 	own.Expired = e.Expired
 	store(es, q, own)

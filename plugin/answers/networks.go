@@ -128,7 +128,5 @@ func (es *Entries) HasRoom(q lookup.Question, expired func(*Entry) bool) bool {
 func (es *Entries) Remove(q lookup.Question) {
 	p := es.pool(q)
 	p.failures.Invalidate(q)
-	if _, ok := p.answers.Invalidate(q); ok && es.file != nil {
-		es.file.Delete(recordKey(q))
-	}
+	p.answers.Invalidate(q)
 }
