@@ -44,6 +44,13 @@ func (e *edns) use(now time.Time) bool {
 	}
 }
 
+// isUnknown reports whether the upstream has shown that it does not know EDNS.
+func (e *edns) isUnknown() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.plainUntil.IsZero()
+}
+
 // answered notes a response to a query that was sent with or without an OPT record, and does not refuse that.
 func (e *edns) answered(with bool, now time.Time) {
 	e.mu.Lock()

@@ -96,32 +96,40 @@ func (up *upstream) stop() {
 func (up *upstream) down() bool { return up.proxy.Down(maxFails) }
 
 // ask makes one request and returns the response, which answers exactly this question and whose code is NOERROR or
-// NXDOMAIN. Any other result is a *lookup.Failure. When the upstream refuses a query with an OPT record (RFC 6891,
-// section 6.2.2), or its response cannot be parsed, it gets one without. When it refuses one with the network of the client, it gets
-// one without that (RFC 7871, section 7.2.2). ask returns at the deadline.
-func (r asking) ask(ctx context.Context, q lookup.Question) (*dns.Msg, error) {
+// NXDOMAIN, and how many bits of the network of q it is for. Any other result is a *lookup.Failure. When the upstream refuses a query
+// with an OPT record (RFC 6891, section 6.2.2), or its response cannot be parsed, it gets one without. When it refuses one with the
+// network of the client, it gets one without that (RFC 7871, section 7.2.2). ask returns at the deadline.
+func (r asking) ask(ctx context.Context, q lookup.Question) (m *dns.Msg, scope uint8, err error) {
 	opt := !r.plain && r.edns.use(time.Now())
-	m, err := r.query(ctx, r.deadline, q, opt, r.first)
+	m, err = r.query(ctx, r.deadline, q, opt, r.first)
 	switch {
 	case opt && err == nil && !q.Net.IsEverybody() && (refusesEDNS(m) || m.Rcode == dns.RcodeRefused):
-		r.warn("Upstream %s answers %s to queries with a client subnet: they are sent again without", r.proxy.Addr(), responseCode(m))
+		code := responseCode(m)
 		r.first = false
-		return r.ask(ctx, q.For(lookup.Network{}))
+		if m, _, err = r.ask(ctx, q.For(lookup.Network{})); err == nil {
+			r.warn("Upstream %s answers %s to queries with a client subnet: they are sent again without", r.proxy.Addr(), code)
+		}
+		return m, 0, err
 	case opt && err != nil && lookup.AsFailure(err).Outcome == "malformed":
 		// The OPT record of the response may be what is wrong with it, but need not be: nothing is noted.
-		m, err = r.query(ctx, r.deadline, q, false, false)
+		opt = false
+		m, err = r.query(ctx, r.deadline, q, opt, false)
 	case opt && err == nil && refusesEDNS(m):
 		code := responseCode(m)
-		m, err = r.query(ctx, r.deadline, q, false, false)
+		opt = false
+		m, err = r.query(ctx, r.deadline, q, opt, false)
 		if err == nil && !refusesEDNS(m) {
 			r.edns.refused(time.Now())
 			r.warn("Upstream %s answers %s to queries with EDNS: it is asked without for %s at a time", r.proxy.Addr(), code, plainTime)
 		}
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = check(m, q)
 	}
-	return m, check(m, q)
+	if err == nil {
+		scope, err = r.scope(m, q.Net, opt)
+	}
+	return m, scope, err
 }
 
 // query sends one query, with an OPT record or without, and returns its response, whatever that says. The error is a
@@ -260,7 +268,7 @@ func connectFailure(err error) *lookup.Failure {
 		return lookup.NetworkFailure(lookup.Canceled, nil)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
 		return lookup.NetworkFailure(lookup.Timeout, nil)
-	case errors.As(err, &de), strings.Contains(err.Error(), "bad rdata"), strings.Contains(err.Error(), "HTTPS.Value: "):
+	case errors.As(err, &de), strings.Contains(err.Error(), "bad rdata"), strings.Contains(err.Error(), "HTTPS.Value: "), strings.Contains(err.Error(), "OPT.Option: "):
 		return lookup.Unusable("malformed", err)
 	default:
 		return lookup.NetworkFailure("network", err)

@@ -27,6 +27,16 @@ func subnetOption(n lookup.Network) *dns.EDNS0_SUBNET {
 	}
 }
 
+// scope returns how many bits of n the response m is for, to a query about n that was sent with an OPT record or without. A query
+// without one, because an earlier query or its response was lost or damaged, did not have the network: what it brought is kept for n
+// alone, or one lost packet would give the answer to all networks. It is for everybody if the upstream does not know EDNS at all.
+func (up *upstream) scope(m *dns.Msg, n lookup.Network, opt bool) (uint8, error) {
+	if opt || up.edns.isUnknown() {
+		return scopeOf(m, n)
+	}
+	return uint8(n.Bits()), nil // #nosec G115 -- at most 128
+}
+
 // scopeOf returns how many bits of n, the network of the query, the response m is for; 0 is for everybody. It is for everybody without the
 // option. A scope that is longer than the prefix of the query counts as that (RFC 7871, section 7.3.1). The error, a *lookup.Failure,
 // is that the response is for another network: such a response has to be dropped (section 7.3).

@@ -161,18 +161,14 @@ func (us *Upstreams) resolveThrough(ctx context.Context, r asking, q lookup.Ques
 	scope := uint8(0) // the longest on the chain
 	for ; ; r.first = false {
 		began := time.Now()
-		m, err := r.ask(ctx, lookup.Question{Name: c.End(), Type: q.Type, Net: q.Net})
+		m, bits, err := r.ask(ctx, lookup.Question{Name: c.End(), Type: q.Type, Net: q.Net})
 		var o lookup.Outcome
 		var done bool
 		if err == nil {
 			o, done, err = us.read(c, m, q.Type)
 		}
-		if err == nil {
-			var bits uint8
-			bits, err = scopeOf(m, q.Net)
-			scope = max(scope, bits)
-			o.Scope = scope
-		}
+		scope = max(scope, bits)
+		o.Scope = scope
 		r.report(label(m, o, done, err), time.Since(began))
 		if err != nil || done {
 			return o, err
