@@ -111,8 +111,8 @@ func (c *cache) peek(q lookup.Question, limit uint32, zone string, cached *answe
 	case e.Failing() && c.usable(e, left):
 		c.prefetch(kept, q.Net, zone, e)
 		return e, left, stale
-	case !e.Answered && !q.Net.IsEverybody() && !c.isWorthwhile(q, zone):
-		return c.staleOrFailed(q, limit, zone, e)
+	case !e.Answered && !q.Net.IsEverybody():
+		return c.peekUnknown(q, limit, zone, e)
 	}
 	return e, left, pending
 }
@@ -134,30 +134,18 @@ func (c *cache) staleOrFailed(q lookup.Question, limit uint32, zone string, e *a
 	if q.Net.IsEverybody() {
 		return e, left, failed
 	}
-	other, otherLeft, s := c.peek(q.For(lookup.Network{}), limit, zone, nil)
-	switch {
-	case s == hit, s == stale:
-		return other, otherLeft, s
-	case c.usable(other, otherLeft): // and its lookup is pending
-		c.prefetch(q.For(lookup.Network{}), lookup.Network{}, zone, other)
-		return other, otherLeft, stale
-	default:
+	everybody := q.For(lookup.Network{})
+	other, otherLeft, s := c.peek(everybody, limit, zone, nil)
+	if s == pending { // and this client does not wait for it
+		c.prefetch(everybody, everybody.Net, zone, other)
+		if s = failed; c.usable(other, otherLeft) {
+			s = stale
+		}
+	}
+	if s == failed {
 		return e, left, failed
 	}
-}
-
-// isWorthwhile reports whether q, about a network without an answer, is to be looked up: not while lookups for everybody fail, and
-// not when the answer could not be kept.
-func (c *cache) isWorthwhile(q lookup.Question, zone string) bool {
-	now := c.now()
-	if c.entries.Load(q.For(lookup.Network{})).BackingOff(now) {
-		return false
-	}
-	if c.entries.HasRoom(q, func(e *answers.Entry) bool { return c.left(e, lookup.NoLimit, now) <= 0 }) {
-		return true
-	}
-	networksCapped.WithLabelValues(zone).Inc()
-	return false
+	return other, otherLeft, s
 }
 
 // lookUp waits for a lookup of q. When it fails, what is cached is served stale if it can be. A query that finds a lookup in
@@ -171,12 +159,17 @@ func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, own bool) (
 		return e, left, miss
 	case e.BackingOff(c.now()):
 		return c.staleOrFailed(q, limit, zone, e)
+	case !e.Answered && !q.Net.IsEverybody() && !c.hasRoom(q):
+		return c.get(q.For(lookup.Network{}), limit, zone, nil)
 	case own:
 		kept = q
 	}
 	usable := c.usable(e, left)
 	l, first := c.join(inFlight{Question: kept, net: q.Net, zone: zone, attempts: c.attempts(usable), entry: e}, false)
 	if l == nil {
+		if !usable && !q.Net.IsEverybody() { // too many networks are being looked up, which everybody need not suffer from
+			return c.get(q.For(lookup.Network{}), limit, zone, nil)
+		}
 		cause := lookup.NetworkFailure("overload", errors.New("too many lookups in flight"))
 		if c.ctx.Err() != nil {
 			cause = lookup.NetworkFailure(lookup.Canceled, nil)
@@ -273,18 +266,6 @@ func (c *cache) settle(l *inFlight, o lookup.Outcome, err error) {
 	}
 }
 
-// settleFor is settle for the answer o to the question of a client of whom the network is known. It is for the networks of its scope.
-func (c *cache) settleFor(l *inFlight, o lookup.Outcome) {
-	l.scope = l.net.Cut(int(o.Scope))
-	l.entry = c.store(l.Question.For(l.scope), l.zone, answers.None, o)
-	if l.scope == lookup.Global {
-		c.store(l.Question.For(lookup.Network{}), l.zone, answers.None, o)
-	}
-	if l.scope != l.Question.Net && l.scope.Holds(l.Question.Net) {
-		c.entries.Remove(l.Question) // or it would be found first
-	}
-}
-
 // store caches the answer o to q, and returns the entry. old is the entry from before, as far as is known.
 func (c *cache) store(q lookup.Question, zone string, old *answers.Entry, o lookup.Outcome) *answers.Entry {
 	before := old
@@ -340,8 +321,8 @@ func backoff(failures int) time.Duration {
 	return min(minBackoff<<min(failures-1, 10), maxBackoff)
 }
 
-// logAnswer logs and counts what e changes.
-// There may be very many networks, so what is cached for one of them is neither.
+// logAnswer logs and counts what e changes. There may be very many networks, so what is cached for one of them is neither. For
+// Global, only the end of a failure is logged: its addresses are those for everybody.
 func (c *cache) logAnswer(q lookup.Question, zone string, old, e *answers.Entry) {
 	if q.Net.Bits() > 0 {
 		return
@@ -350,7 +331,7 @@ func (c *cache) logAnswer(q lookup.Question, zone string, old, e *answers.Entry)
 		c.log.limited(log.Infof, "Target %s answers again", q)
 	}
 	// HTTPS records with keys for ECH change as often as they are looked up.
-	if old.Answered && lookup.IsAddress(q.Type) && !lookup.Same(old.Data, e.Data, q.Type) {
+	if q.Net.IsEverybody() && old.Answered && lookup.IsAddress(q.Type) && !lookup.Same(old.Data, e.Data, q.Type) {
 		addressChanges.WithLabelValues(zone).Inc()
 		c.log.limited(log.Infof, "Target %s changed from %s to %s", q, dataString(old.Data, q.Type), dataString(e.Data, q.Type))
 	}

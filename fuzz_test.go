@@ -18,6 +18,7 @@ func FuzzCorefile(f *testing.F) {
 		"record @ \\.\nrecord \"\" a\nrecord . .\nrecord *. *.",
 		"upstream 192.0.2.1:99999\nupstream %\nupstream []:53",
 		"min_ttl 1h\nmax_ttl 1s",
+		"client_subnet 16 48\nrecord @ target.example",
 		"persist alias.db\nflatten apex\ntxt\ntarget_from a/b\ntransfer_on_failure omit",
 	} {
 		f.Add("example.org example.net", seed)

@@ -82,7 +82,7 @@ func (a *Alias) passFollowed(ctx context.Context, w dns.ResponseWriter, r *dns.M
 			return rcode, err
 		}
 	}
-	if m := a.completed(ctx, held.m, q); m != nil {
+	if m := a.completed(ctx, r, held.m, q); m != nil {
 		w.WriteMsg(m)
 	} else {
 		numbered.WriteMsg(held.m)
@@ -91,8 +91,8 @@ func (a *Alias) passFollowed(ctx context.Context, w dns.ResponseWriter, r *dns.M
 }
 
 // completed returns m, the backend's response to q, with the addresses of the alias that its CNAME records lead to, or nil
-// when they do not lead to a name inside ZONES that has an alias.
-func (a *Alias) completed(ctx context.Context, m *dns.Msg, q *incoming) *dns.Msg {
+// when they do not lead to a name inside ZONES that has an alias. r is the query.
+func (a *Alias) completed(ctx context.Context, r, m *dns.Msg, q *incoming) *dns.Msg {
 	c := lookup.NewChain(q.Name)
 	for cname := lookup.CNAMEOf(m.Answer, c.End()); cname != nil; cname = lookup.CNAMEOf(m.Answer, c.End()) {
 		if c.Extend(lookup.Canonical(cname.Target)) != nil {
@@ -109,10 +109,14 @@ func (a *Alias) completed(ctx context.Context, m *dns.Msg, q *incoming) *dns.Msg
 		return nil
 	}
 	var ans answer
+	if a.subnets.on && !a.subnets.setClient(&ans, r) {
+		return new(dns.Msg).SetRcode(r, dns.RcodeFormatError)
+	}
 	a.resolve(&ans, end.Question, al)
+	ans.setScope()
 	a.count(ctx, &ans)
 	n := *m
-	n.Rcode, n.Ns = ans.Rcode, ans.NS
+	n.Rcode, n.Ns, n.Extra = ans.Rcode, ans.NS, withSubnet(m.Extra, ans.Subnet)
 	n.Answer = slices.DeleteFunc(slices.Clone(m.Answer), func(rr dns.RR) bool { return strings.EqualFold(rr.Header().Name, end.Name) })
 	n.Answer = append(n.Answer, lookup.Records(end.Question, ans.TTL, ans.Data)...)
 	return &n

@@ -344,7 +344,7 @@ func (cfg *config) build() *Alias {
 
 // sizes returns how many answers there may be. With client_subnet, half of them are for networks.
 func (cfg *config) sizes() answers.Size {
-	if !cfg.subnets.on {
+	if !cfg.subnets.areSent() {
 		return answers.Size{Everybody: cfg.size}
 	}
 	return answers.Size{Everybody: max(cfg.size-cfg.size/2, 1), Networks: cfg.size / 2}

@@ -117,7 +117,7 @@ func (a *Alias) join(block *dnsserver.Config, cfg *config, at serverBlock) error
 		a.wireForm = canWriteWire(before)
 		a.backend.ZoneOf, a.backend.ByName = backend.ZonesOf(behind), backend.ByName(behind)
 	}
-	if a.subnets.on && block.Handler("cache") != nil {
+	if a.subnets.areSent() && block.Handler("cache") != nil {
 		a.warnings.warnOnce("Zones %s: cache gives the answer for one client subnet to all clients: leave it out of the server block, or client_subnet",
 			strings.Join(cfg.origins, " "))
 	}

@@ -241,6 +241,13 @@ func TestParseErrors(t *testing.T) {
 		{"example.org", "transfer_on_failure wait", []string{":2 ", "transfer_on_failure: 'wait' is neither abort nor omit"}},
 		{"example.org", `persist ""`, []string{":2 ", "persist: '' is not a path"}},
 		{"example.org", "on_failure panic", []string{":2 ", "on_failure: 'panic' is neither empty nor servfail"}},
+		{"example.org", "client_subnet 33", []string{":2 ", "client_subnet: '33' is out of range"}},
+		{"example.org", "client_subnet 24 129", []string{":2 ", "client_subnet: '129' is out of range"}},
+		{"example.org", "client_subnet -1", []string{":2 ", "client_subnet:", "'-1'"}},
+		{"example.org", "client_subnet /24", []string{":2 ", "client_subnet:", "'/24'"}},
+		{"example.org", "client_subnet 24 x", []string{":2 ", "client_subnet:", "'x'"}},
+		{"example.org", "client_subnet 24 56 1", []string{":2 ", "client_subnet: unexpected argument '1', expected: client_subnet [V4 [V6]]"}},
+		{"example.org", "client_subnet\nclient_subnet 16", []string{":3 ", "client_subnet: '16' is one too many, it is given in line 2 already"}},
 		{"example.org", "cache_size 0", []string{":2 ", "cache_size: '0' is out of range"}},
 		{"example.org", "allow_unspecified yes", []string{":2 ", "allow_unspecified: unexpected argument 'yes'"}},
 		{"example.org", "max_concurrent 0", []string{":2 ", "max_concurrent: '0' is out of range"}},
@@ -313,6 +320,26 @@ func TestParseSeveralTargets(t *testing.T) {
 			if al.TTL != tc.ttl || al.Zone != "example.org." {
 				t.Errorf("%s: TTL %d, zone %s", al.Target, al.TTL, al.Zone)
 			}
+		}
+	}
+}
+
+// How much of an address is sent, and how the room is divided.
+func TestClientSubnetSizes(t *testing.T) {
+	for properties, want := range map[string]string{
+		"":                    "{false 0 0} {7 0}",
+		"client_subnet":       "{true 24 56} {4 3}",
+		"client_subnet 16":    "{true 16 56} {4 3}",
+		"client_subnet 0 128": "{true 0 128} {4 3}",
+		"client_subnet 32 0":  "{true 32 0} {4 3}",
+		"client_subnet 0 0":   "{true 0 0} {7 0}", // no answer is for a network
+	} {
+		cfg, err := parseBlock("example.org", "cache_size 7\nupstream 192.0.2.1\n"+properties)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(cfg.subnets, " ", cfg.sizes()); got != want {
+			t.Errorf("%q: %s, want %s", properties, got, want)
 		}
 	}
 }

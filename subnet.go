@@ -2,6 +2,7 @@ package alias
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/coredns/alias/plugin/lookup"
 
@@ -14,6 +15,9 @@ type subnets struct {
 	on     bool
 	v4, v6 int
 }
+
+// areSent reports whether the upstreams get anything of an address: otherwise there are no answers but those for everybody.
+func (s subnets) areSent() bool { return s.v4 > 0 || s.v6 > 0 }
 
 // subnetOf returns the Client Subnet option of r, or nil when it has none.
 func subnetOf(r *dns.Msg) *dns.EDNS0_SUBNET {
@@ -83,4 +87,22 @@ func (ans *answer) setScope() {
 	if ans.Subnet != nil && len(ans.Data) > 0 {
 		ans.Subnet.SourceScope = ans.scope
 	}
+}
+
+// withSubnet returns extra, the additional section of a backend's response, with option in its OPT record.
+func withSubnet(extra []dns.RR, option *dns.EDNS0_SUBNET) []dns.RR {
+	if option == nil {
+		return extra
+	}
+	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+	var others []dns.RR
+	for _, rr := range extra {
+		if theirs, ok := rr.(*dns.OPT); ok {
+			opt.Hdr, opt.Option = theirs.Hdr, slices.DeleteFunc(slices.Clone(theirs.Option), func(o dns.EDNS0) bool { return o.Option() == dns.EDNS0SUBNET })
+		} else {
+			others = append(others, rr)
+		}
+	}
+	opt.Option = append(opt.Option, option)
+	return append(others, opt)
 }
