@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -91,6 +92,19 @@ func ede(code uint16, text string) *dns.EDNS0_EDE {
 	return &dns.EDNS0_EDE{InfoCode: code, ExtraText: text}
 }
 
+// subnet returns the option that a client in prefix gets, with a scope. "" stands for dig's option without a family.
+func subnet(prefix string, scope uint8) *dns.EDNS0_SUBNET {
+	s := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, SourceScope: scope, Address: net.IPv4zero}
+	if prefix != "" {
+		p := netip.MustParsePrefix(prefix)
+		s.Family, s.SourceNetmask, s.Address = 1, uint8(p.Bits()), net.IP(p.Addr().AsSlice()) // #nosec G115 -- at most 128
+		if p.Addr().Is6() {
+			s.Family = 2
+		}
+	}
+	return s
+}
+
 // Both forms are the same response, for all flags and kinds of EDNS.
 func TestBothForms(t *testing.T) {
 	soa := soa(t)
@@ -104,6 +118,26 @@ func TestBothForms(t *testing.T) {
 		"stale":    {Data: []byte{192, 0, 2, 1}, TTL: 30, EDE: ede(dns.ExtendedErrorCodeStaleAnswer, "alias target: timeout")},
 		"failed":   {NS: soa, EDE: ede(dns.ExtendedErrorCodeNoReachableAuthority, "alias target: servfail")},
 		"no text":  {Data: []byte{192, 0, 2, 1}, TTL: 30, EDE: ede(dns.ExtendedErrorCodeStaleAnswer, "")},
+
+		"subnet":          {Data: []byte{192, 0, 2, 1}, TTL: 300, Subnet: subnet("192.0.2.0/24", 16)},
+		"subnet of 17":    {Data: []byte{192, 0, 2, 1}, TTL: 300, Subnet: subnet("192.0.128.0/17", 17)},
+		"subnet of 1":     {Data: []byte{192, 0, 2, 1}, TTL: 300, Subnet: subnet("128.0.0.0/1", 0)},
+		"subnet of 32":    {Data: []byte{192, 0, 2, 1}, TTL: 300, Subnet: subnet("192.0.2.1/32", 32)},
+		"subnet, IPv6":    {Data: []byte{192, 0, 2, 1}, TTL: 300, Subnet: subnet("2001:db8:0:100::/56", 48)},
+		"subnet of 128":   {Data: []byte{192, 0, 2, 1}, TTL: 300, Subnet: subnet("2001:db8::1/128", 128)},
+		"subnet, mapped":  {Data: []byte{192, 0, 2, 1}, TTL: 300, Subnet: subnet("::ffff:192.0.2.0/120", 56)},
+		"subnet of 0":     {NS: soa, Subnet: subnet("0.0.0.0/0", 0)},
+		"subnet, ::/0":    {NS: soa, Subnet: subnet("::/0", 0)},
+		"no family":       {Data: []byte{192, 0, 2, 1}, TTL: 300, Subnet: subnet("", 0)},
+		"subnet, stale":   {Data: []byte{192, 0, 2, 1}, TTL: 30, Subnet: subnet("192.0.2.0/24", 24), EDE: ede(dns.ExtendedErrorCodeStaleAnswer, "alias target: timeout")},
+		"subnet, failure": {NS: soa, Subnet: subnet("2001:db8::/56", 0), EDE: ede(dns.ExtendedErrorCodeNetworkError, "alias target: timeout")},
+	}
+	for _, res := range responses { // the library has an IPv4 address in either length
+		if s := res.Subnet; s != nil && s.Family == 1 {
+			other := *s
+			other.Address = s.Address.To16()
+			responses["in 16 octets: "+s.String()] = wire.Response{Data: res.Data, TTL: res.TTL, NS: res.NS, Subnet: &other}
+		}
 	}
 	for name, res := range responses {
 		for _, owner := range []string{"example.org.", "eXample.ORG.", ".", `a\.b.example.org.`, long} {
@@ -191,6 +225,8 @@ func TestNotInWireForm(t *testing.T) {
 		{"larger than the buffer", query(65535), many, false},
 		{"no room for the SOA record", query(0), wire.Response{Data: fit.Data, TTL: 60, NS: soa(t)}, false},
 		{"no room for the OPT record", query(512), wire.Response{Data: fit.Data, TTL: 60, EDE: ede(3, strings.Repeat("x", 30))}, false},
+		{"no room for the network", query(512), wire.Response{Data: fit.Data, TTL: 60, Subnet: subnet("2001:db8::1/128", 56), EDE: ede(3, "")}, false},
+		{"room for the network", query(512), wire.Response{Data: fit.Data, TTL: 60, Subnet: subnet("2001:db8::1/128", 56)}, true},
 		{"a code", query(1232), wire.Response{Rcode: dns.RcodeServerFailure}, false},
 		{"an option that is repeated", query(1232, &dns.EDNS0_LOCAL{Code: dns.EDNS0LOCALSTART}), few, false},
 		{"HTTPS records that do not fit", new(dns.Msg).SetQuestion("example.org.", dns.TypeHTTPS), wire.Response{Data: bytes.Repeat(services(t), 4)}, false},
@@ -230,6 +266,10 @@ func TestAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() { res.Write(w, r) }); n > 0 {
 		t.Errorf("%v allocations in wire form", n)
 	}
+	withSubnet := wire.Response{Data: res.Data, TTL: 60, Subnet: subnet("192.0.2.0/24", 24)}
+	if n := testing.AllocsPerRun(1000, func() { withSubnet.Write(w, r) }); n > 0 {
+		t.Errorf("%v allocations in wire form with a network", n)
+	}
 	if n := testing.AllocsPerRun(1000, func() { w.WriteMsg(res.Message(r)) }); n > 3 {
 		t.Errorf("%v allocations as a message", n)
 	}
@@ -245,15 +285,15 @@ func (discard) WriteMsg(*dns.Msg) error   { return nil }
 // FuzzPack compares both forms of whatever a client can ask and the server can answer.
 func FuzzPack(f *testing.F) {
 	for _, owner := range []string{"example.org.", ".", `a\.\003b.example.org.`} {
-		f.Add(owner, uint16(dns.TypeA), uint16(0), uint16(0x0130), []byte{192, 0, 2, 1}, uint32(60), uint8(0))
-		f.Add(owner, uint16(dns.TypeAAAA), uint16(1232), uint16(0x8000), make([]byte, 64), uint32(1), uint8(2))
-		f.Add(owner, uint16(dns.TypeA), uint16(512), uint16(0), []byte{}, uint32(30), uint8(4))
-		f.Add(owner, uint16(dns.TypeHTTPS), uint16(1232), uint16(0), services(f), uint32(30), uint8(0))
-		f.Add(owner, uint16(dns.TypeHTTPS), uint16(0), uint16(0x0130), services(f)[:60], uint32(30), uint8(1))
+		f.Add(owner, uint16(dns.TypeA), uint16(0), uint16(0x0130), []byte{192, 0, 2, 1}, uint32(60), uint8(0), []byte{})
+		f.Add(owner, uint16(dns.TypeAAAA), uint16(1232), uint16(0x8000), make([]byte, 64), uint32(1), uint8(2), []byte{0, 1, 24, 16, 192, 0, 2})
+		f.Add(owner, uint16(dns.TypeA), uint16(512), uint16(0), []byte{}, uint32(30), uint8(4), []byte{0, 2, 56, 0, 0x20, 1, 0xd, 0xb8, 0, 0, 1})
+		f.Add(owner, uint16(dns.TypeHTTPS), uint16(1232), uint16(0), services(f), uint32(30), uint8(0), []byte{0, 1, 24, 16, 192, 0, 2})
+		f.Add(owner, uint16(dns.TypeHTTPS), uint16(0), uint16(0x0130), services(f)[:60], uint32(30), uint8(1), []byte{})
 	}
 	soa := soa(f)
 	const flagRD, flagCD, flagAD, flagDO = 1 << 8, 1 << 4, 1 << 5, 1 << 15
-	f.Fuzz(func(t *testing.T, owner string, qtype, size, flags uint16, data []byte, ttl uint32, code uint8) {
+	f.Fuzz(func(t *testing.T, owner string, qtype, size, flags uint16, data []byte, ttl uint32, code uint8, option []byte) {
 		if !lookup.IsFollowed(qtype) {
 			qtype = []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS}[qtype%3]
 		}
@@ -261,6 +301,9 @@ func FuzzPack(f *testing.F) {
 		r.RecursionDesired, r.CheckingDisabled, r.AuthenticatedData = flags&flagRD != 0, flags&flagCD != 0, flags&flagAD != 0
 		if size > 0 {
 			r.SetEdns0(size, flags&flagDO != 0)
+		}
+		if size > 0 && len(option) > 0 {
+			r.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: dns.EDNS0SUBNET, Data: option}}
 		}
 		query, err := r.Pack()
 		if err != nil || r.Unpack(query) != nil {
@@ -281,6 +324,23 @@ func FuzzPack(f *testing.F) {
 		if code%3 > 0 {
 			res.EDE = ede(uint16(code), fmt.Sprintf("outcome %d", code))
 		}
+		if opt := r.IsEdns0(); opt != nil {
+			for _, o := range opt.Option {
+				s, _ := o.(*dns.EDNS0_SUBNET)
+				if addr, ok := netip.AddrFromSlice(s.Address); !ok || s.Family == 1 && !addr.Unmap().Is4() {
+					return // alias answers FORMERR
+				} else if bits := int(s.SourceNetmask); s.Family == 1 && !isPrefix(addr.Unmap(), bits) || s.Family == 2 && !isPrefix(addr, bits) {
+					return // likewise
+				}
+				res.Subnet = s
+			}
+		}
 		compare(t, r, &res)
 	})
+}
+
+// isPrefix reports whether addr has no bits beyond that many.
+func isPrefix(addr netip.Addr, bits int) bool {
+	p, err := addr.Prefix(bits)
+	return err == nil && p.Addr() == addr
 }
