@@ -206,6 +206,12 @@ stub-zone:
 // startRecursor starts a PowerDNS Recursor that queries the authoritative server at addr for all names below example.
 func startRecursor(t *testing.T, addr string) *process {
 	t.Helper()
+	return startRecursorWith(t, addr, "")
+}
+
+// startRecursorWith is startRecursor with further settings.
+func startRecursorWith(t *testing.T, addr, settings string) *process {
+	t.Helper()
 	recursor, port, dir := need(t, "pdns_recursor"), freePort(t), t.TempDir()
 	write(t, filepath.Join(dir, "recursor.conf"), fmt.Sprintf(`
 local-address=127.0.0.1
@@ -219,6 +225,7 @@ socket-dir=%s
 write-pid=no
 daemon=no
 disable-syslog=yes
-`, port, addr, dir))
+%s
+`, port, addr, dir, settings))
 	return launch(t, local(port), dir, nil, recursor, "--config-dir="+dir)
 }

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,7 +47,9 @@ type upstream struct {
 	exchanges sync.WaitGroup // in flight; their attempts may have ended, at the deadline
 	edns      edns
 	report    Reporter
-	warn      func(format string, args ...any)
+
+	sendsSubnet atomic.Bool // a response had the Client Subnet option
+	warn        func(format string, args ...any)
 }
 
 // newUpstream returns the upstream at a, one of those of cfg. tlsConfig is for the encrypted protocols.

@@ -27,25 +27,33 @@ func subnetOption(n lookup.Network) *dns.EDNS0_SUBNET {
 	}
 }
 
-// scope returns how many bits of n the response m is for, to a query about n that was sent with an OPT record or without. A query
-// without one, because an earlier query or its response was lost or damaged, did not have the network: what it brought is kept for n
-// alone, or one lost packet would give the answer to all networks. It is for everybody if the upstream does not know EDNS at all.
+// scope returns how many bits of n the response m is for, to a query about n that was sent with an OPT record or without.
+//
+// A query without one, because an earlier query or its response was lost or damaged, did not have the network: what it brought is kept
+// for n alone, or one lost packet would give the answer to all networks. It is for everybody if the upstream does not know EDNS at all.
+//
+// A response without the option is for everybody, but for n alone when the upstream has sent the option before: PowerDNS Recursor sends
+// it with scope 0, and leaves it out when the answer is for some networks.
 func (up *upstream) scope(m *dns.Msg, n lookup.Network, opt bool) (uint8, error) {
-	if opt || up.edns.isUnknown() {
-		return scopeOf(m, n)
+	bits, sent, err := scopeOf(m, n)
+	if sent && err == nil {
+		up.sendsSubnet.Store(true)
 	}
-	return uint8(n.Bits()), nil // #nosec G115 -- at most 128
+	if !sent && (up.sendsSubnet.Load() || !opt && !up.edns.isUnknown()) {
+		bits = uint8(n.Bits()) // #nosec G115 -- at most 128
+	}
+	return bits, err
 }
 
-// scopeOf returns how many bits of n, the network of the query, the response m is for; 0 is for everybody. It is for everybody without the
-// option. A scope that is longer than the prefix of the query counts as that (RFC 7871, section 7.3.1). The error, a *lookup.Failure,
+// scopeOf returns how many bits of n, the network of the query, the response m is for; 0 is for everybody. Without the option, which
+// was not sent then, it is 0. A scope that is longer than the prefix of the query counts as that (RFC 7871, section 7.3.1). The error, a *lookup.Failure,
 // is that the response is for another network: such a response has to be dropped (section 7.3).
-func scopeOf(m *dns.Msg, n lookup.Network) (uint8, error) {
+func scopeOf(m *dns.Msg, n lookup.Network) (bits uint8, sent bool, err error) {
 	opt := m.IsEdns0()
 	if n.IsEverybody() || opt == nil {
-		return 0, nil
+		return 0, false, nil
 	}
-	sent := subnetOption(n)
+	query := subnetOption(n)
 	for _, o := range opt.Option {
 		got, ok := o.(*dns.EDNS0_SUBNET)
 		if !ok {
@@ -55,10 +63,10 @@ func scopeOf(m *dns.Msg, n lookup.Network) (uint8, error) {
 		if got.Family == familyIPv4 {
 			addr = addr.Unmap() // the library has it in 16 octets
 		}
-		if got.Family != sent.Family || got.SourceNetmask != sent.SourceNetmask || addr != n.Prefix().Addr() {
-			return 0, lookup.Unusable("mismatch", fmt.Errorf("response for another network than %s", n))
+		if got.Family != query.Family || got.SourceNetmask != query.SourceNetmask || addr != n.Prefix().Addr() {
+			return 0, true, lookup.Unusable("mismatch", fmt.Errorf("response for another network than %s", n))
 		}
-		return min(got.SourceScope, got.SourceNetmask), nil
+		return min(got.SourceScope, got.SourceNetmask), true, nil
 	}
-	return 0, nil
+	return 0, false, nil
 }

@@ -52,25 +52,34 @@ func TestNetworkIsSent(t *testing.T) {
 	}
 }
 
-// The scope is that of the response, but not longer than what was sent; without the option it is 0.
+// The scope is that of the response, but not longer than what was sent. Without the option it is 0, unless the upstream has sent it before:
+// then it is not known, and the answer is for the network of the question.
 func TestScope(t *testing.T) {
 	t.Parallel()
-	h := &fake.ByNetwork{TTL: 300}
-	us, _ := start(t, patient, fake.New(t, h.ServeDNS).Addr)
 	for _, tc := range []struct {
 		prefix      string
 		scope, want int
+		again       int // after a response with the option
 	}{
-		{"192.0.2.0/24", 0, 0}, {"192.0.2.0/24", 8, 8}, {"192.0.2.0/24", 24, 24}, {"192.0.2.0/24", 32, 24}, {"192.0.2.0/24", -1, 0},
-		{"2001:db8::/56", 0, 0}, {"2001:db8::/56", 48, 48}, {"2001:db8::/56", 56, 56}, {"2001:db8::/56", 128, 56}, {"2001:db8::/56", -1, 0},
+		{"192.0.2.0/24", 0, 0, 0}, {"192.0.2.0/24", 8, 8, 8}, {"192.0.2.0/24", 24, 24, 24}, {"192.0.2.0/24", 32, 24, 24}, {"192.0.2.0/24", -1, 0, 24},
+		{"2001:db8::/56", 0, 0, 0}, {"2001:db8::/56", 48, 48, 48}, {"2001:db8::/56", 56, 56, 56}, {"2001:db8::/56", 128, 56, 56}, {"2001:db8::/56", -1, 0, 56},
 	} {
+		h := &fake.ByNetwork{TTL: 300}
+		us, _ := start(t, patient, fake.New(t, h.ServeDNS).Addr)
 		h.Scope(tc.scope)
-		if scope, outcome := resolveScope(t, us, about(tc.prefix), 1); scope != tc.want {
-			t.Errorf("%s, scope %d of the response: %d %s", tc.prefix, tc.scope, scope, outcome)
+		for i := range 2 {
+			if scope, outcome := resolveScope(t, us, about(tc.prefix), 1); scope != tc.want {
+				t.Errorf("%s, scope %d of the response, lookup %d: %d %s", tc.prefix, tc.scope, i, scope, outcome)
+			}
 		}
-		h.Scope(24) // of which a question for everybody knows nothing
-		if scope, outcome := resolveScope(t, us, question, 1); scope != 0 {
+		if scope, outcome := resolveScope(t, us, question, 1); scope != 0 { // a question for everybody has none
 			t.Errorf("everybody: %d %s", scope, outcome)
+		}
+		h.Scope(0)
+		resolveScope(t, us, about(tc.prefix), 1)
+		h.Scope(tc.scope)
+		if scope, outcome := resolveScope(t, us, about(tc.prefix), 1); scope != tc.again {
+			t.Errorf("%s, scope %d of the response, after one of 0: %d %s", tc.prefix, tc.scope, scope, outcome)
 		}
 	}
 }
