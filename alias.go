@@ -89,12 +89,12 @@ type incoming struct {
 
 // ServeDNS implements plugin.Handler.
 func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	question, class := questionOf(r)
+	var q incoming
+	class := q.read(r)
 	if r.Opcode != dns.OpcodeQuery || class != dns.ClassINET {
 		return a.backend.ServeDNS(ctx, w, r)
 	}
 	w = a.withDenials(ctx, w, r)
-	q := incoming{Question: question}
 	q.record, q.exists = a.records.Find(q.Name)
 	if a.targetFrom != "" {
 		q.target = a.labelled(ctx, q.Name)
@@ -102,21 +102,21 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	}
 	switch {
 	case a.text && q.Type == dns.TypeTXT && a.zones.Match(q.Name) != "":
-		text := q // which may not stay on the stack, as q does
-		return a.pass(ctx, textWriter{w, a, &text}, r, &q)
+		return a.passText(ctx, w, r, &q)
 	case !a.follows(q.Type):
 		return a.pass(ctx, w, r, &q)
 	}
 	if al := a.find(&q, false); al != nil {
-		return a.serve(ctx, w, r, q.Question, al)
+		return a.serve(ctx, w, r, &q, al)
 	}
 	return a.passFollowed(ctx, w, r, &q)
 }
 
-// questionOf returns the question of r, and its class.
-func questionOf(r *dns.Msg) (q lookup.Question, class uint16) {
+// read sets the question to that of r, and returns its class.
+func (q *incoming) read(r *dns.Msg) (class uint16) {
 	state := request.Request{Req: r}
-	return lookup.Question{Name: state.Name(), Type: state.QType()}, state.QClass()
+	q.Name, q.Type = state.Name(), state.QType()
+	return state.QClass()
 }
 
 // find returns the alias that q is answered with, or nil when there is none. Unless query is set, it is nil too when the
@@ -163,12 +163,12 @@ func (a *Alias) labelled(ctx context.Context, name string) string {
 }
 
 // serve writes the answer to q from al as the response to r.
-func (a *Alias) serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q lookup.Question, al *records.Alias) (int, error) {
+func (a *Alias) serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming, al *records.Alias) (int, error) {
 	var ans answer
 	if a.subnets.on && !a.subnets.setClient(&ans, r) {
 		return dns.RcodeFormatError, nil
 	}
-	a.resolve(&ans, q, al)
+	a.resolve(&ans, q.Question, al)
 	ans.setScope()
 	server := a.count(ctx, &ans)
 	if r.IsEdns0() != nil {

@@ -96,10 +96,14 @@ func (c *cache) get(q lookup.Question, limit uint32, zone string, cached *answer
 }
 
 // peek is get for a caller that does not wait: with pending, a lookup has to find the answer.
-func (c *cache) peek(q lookup.Question, limit uint32, zone string, cached *answers.Ref) (*answers.Entry, time.Duration, status) {
-	now := c.now()
-	kept, e := c.find(q, cached)
-	left := c.left(e, limit, now)
+func (c *cache) peek(q lookup.Question, limit uint32, zone string, cached *answers.Ref) (e *answers.Entry, left time.Duration, s status) {
+	now, kept := c.now(), q
+	if q.Net.IsEverybody() { // most often; and find would take more of the small stack of a query
+		e = c.entries.LoadRef(q, cached)
+	} else {
+		kept, e = c.find(q)
+	}
+	left = c.left(e, limit, now)
 	switch {
 	case e.Answered && left > 0:
 		if left <= c.prefetchWindow(e, limit) && !e.BackingOff(now) {
@@ -117,10 +121,10 @@ func (c *cache) peek(q lookup.Question, limit uint32, zone string, cached *answe
 	return e, left, pending
 }
 
-// find returns the entry that a client gets who asks q, and the question that it is of. cached is as in get.
-func (c *cache) find(q lookup.Question, cached *answers.Ref) (kept lookup.Question, e *answers.Entry) {
+// find returns the entry that a client gets who asks q, and the question that it is of.
+func (c *cache) find(q lookup.Question) (kept lookup.Question, e *answers.Entry) {
 	if q.Net.IsEverybody() {
-		return q, c.entries.LoadRef(q, cached)
+		return q, c.entries.Load(q)
 	}
 	return c.entries.Find(q)
 }
@@ -152,7 +156,7 @@ func (c *cache) staleOrFailed(q lookup.Question, limit uint32, zone string, e *a
 // flight, and has a stale answer, waits a moment only. With own, the lookup is for the very network of q: that for a larger one, whose
 // answer had expired, has brought an answer for another part of it.
 func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, own bool) (*answers.Entry, time.Duration, status) {
-	kept, e := c.find(q, nil)
+	kept, e := c.find(q)
 	left := c.left(e, limit, c.now())
 	switch { // a lookup may have finished since the caller looked
 	case e.Answered && left > 0:

@@ -98,6 +98,13 @@ func consistent(data []byte, addresses func(family uint16) (addrs []byte, known 
 	})
 }
 
+// dropHints drops those hints from ans, the answer to an HTTPS query for name from al, that contradict the addresses of name.
+func (a *Alias) dropHints(ans *answer, name string, al *records.Alias) {
+	ans.Data = consistent(ans.Data, func(family uint16) ([]byte, bool) {
+		return a.addressesNow(ans, lookup.Question{Name: name, Type: family}, al)
+	})
+}
+
 // addressesNow returns the addresses that the client of ans, the answer to an HTTPS query from al, is given for q, a question for
 // addresses of the same name. They are not known while a lookup is pending or fails. ans is then for no more clients than they are.
 func (a *Alias) addressesNow(ans *answer, q lookup.Question, al *records.Alias) (addrs []byte, known bool) {

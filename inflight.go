@@ -181,7 +181,7 @@ func (ls *lookups) running(q lookup.Question) *inFlight {
 
 // age returns how long a lookup of q has been in flight: 0 if there is none.
 func (c *cache) age(q lookup.Question) time.Duration {
-	kept, _ := c.find(q, nil)
+	kept, _ := c.find(q)
 	if l := c.running(kept); l != nil {
 		return time.Since(l.began)
 	}

@@ -74,7 +74,7 @@ func (a *Alias) passFollowed(ctx context.Context, w dns.ResponseWriter, r *dns.M
 		has := a.backend.Received(q.Question, held.m)
 		switch {
 		case has.Alias != nil:
-			return a.serve(ctx, w, r, q.Question, has.Alias)
+			return a.serve(ctx, w, r, q, has.Alias)
 		case has.TimedOut && a.onFailure != dns.RcodeSuccess: // there may be an alias
 			return a.onFailure, nil
 		case has.TimedOut: // and no resolver is to cache for long that there is nothing

@@ -54,15 +54,19 @@ func (a *Alias) resolve(ans *answer, q lookup.Question, al *records.Alias) {
 	} else {
 		a.resolveTargets(ans, q, q.Name, al)
 	}
-	switch {
-	case len(ans.Data) > 0 && q.Type == dns.TypeHTTPS:
-		ans.Data = consistent(ans.Data, func(family uint16) ([]byte, bool) {
-			return a.addressesNow(ans, lookup.Question{Name: q.Name, Type: family}, al)
-		})
-	case len(ans.Data) > 0:
-	case ans.status == failed:
+	if len(ans.Data) == 0 {
+		a.setEmpty(ans, q)
+	} else if q.Type == dns.TypeHTTPS {
+		a.dropHints(ans, q.Name, al)
+	}
+}
+
+// setEmpty sets what goes with an answer to q without records.
+func (a *Alias) setEmpty(ans *answer, q lookup.Question) {
+	switch ans.status {
+	case failed:
 		a.fallBack(ans, q)
-	case ans.status == stale:
+	case stale:
 		ans.NS = a.authority(q, a.staleTTL)
 	default:
 		ans.NS = a.authority(q, lookup.NoLimit)
@@ -73,14 +77,18 @@ func (a *Alias) resolve(ans *answer, q lookup.Question, al *records.Alias) {
 // the status is pending, and g knows which lookup it is.
 func (a *Alias) resolveTarget(ans *answer, q lookup.Question, al *records.Alias, g *gathering) {
 	ans.target = al.Target
-	if q.Type == dns.TypeHTTPS && a.https == httpsAlias {
+	switch {
+	case q.Type == dns.TypeHTTPS && a.https == httpsAlias:
 		ans.set(lookup.AliasMode(al.Target), hit, a.cache.clamp(al.TTL))
-		return
+	case al.Inside:
+		a.resolveInside(ans, q, al, g)
+	default:
+		a.setCached(ans, lookup.Question{Name: al.Target, Type: q.Type, Net: ans.net}, al.TTL, 0, al.Cached(q.Type), g)
 	}
-	if !al.Inside {
-		a.setCached(ans, &destination{Question: lookup.Question{Name: al.Target, Type: q.Type}, limit: al.TTL}, al.Cached(q.Type), g)
-		return
-	}
+}
+
+// resolveInside is resolveTarget for a target inside ZONES.
+func (a *Alias) resolveInside(ans *answer, q lookup.Question, al *records.Alias, g *gathering) {
 	d, err := a.locate(al, q.Type)
 	switch {
 	case err != nil:
@@ -91,7 +99,7 @@ func (a *Alias) resolveTarget(ans *answer, q lookup.Question, al *records.Alias,
 	case d.several != nil:
 		a.resolveNested(ans, q, &d, g)
 	default:
-		a.setCached(ans, &d, nil, g) // where the alias leads may change, so it keeps no cached pointer
+		a.setCached(ans, d.For(ans.net), d.limit, d.links, nil, g) // where the alias leads may change, so it keeps no cached pointer
 	}
 }
 
@@ -109,33 +117,33 @@ func (a *Alias) resolveNested(ans *answer, q lookup.Question, d *destination, g 
 	ans.target = target
 }
 
-// setCached sets ans from the cache, for the destination of the alias. cached is its cached pointer, or nil. For g, see
-// resolveTarget.
-func (a *Alias) setCached(ans *answer, d *destination, cached *answers.Ref, g *gathering) {
-	d.Net = ans.net
-	var r found
-	if g == nil {
-		r.entry, r.left, r.status = a.cache.get(d.Question, d.limit, ans.alias.Zone, cached)
-	} else {
-		r = g.find(a.cache, d, ans.alias.Zone, cached)
+// setCached sets ans to what the cache has for q, to which so many links lead inside ZONES. limit is the smallest TTL of these and
+// of the alias. cached is the alias's cached pointer, or nil. For g, see resolveTarget.
+func (a *Alias) setCached(ans *answer, q lookup.Question, limit uint32, links uint8, cached *answers.Ref, g *gathering) {
+	var e *answers.Entry
+	var left time.Duration
+	var status status
+	if g != nil {
+		e, left, status = g.find(a.cache, q, limit, ans.alias.Zone, cached)
+	} else if e, left, status = a.cache.peek(q, limit, ans.alias.Zone, cached); status == pending {
+		e, left, status = a.cache.lookUp(q, limit, ans.alias.Zone, false)
 	}
-	usable := r.status != failed && (r.status != pending || a.cache.usable(r.entry, r.left))
 	switch {
-	case !usable:
-		ans.status, ans.cause = r.status, r.entry.LastFailure()
-	case d.links+r.entry.Links > lookup.MaxLinks:
+	case status == failed, status == pending && !a.cache.usable(e, left):
+		ans.status, ans.cause = status, e.LastFailure()
+	case links+e.Links > lookup.MaxLinks:
 		ans.status, ans.cause = failed, lookup.TooLong()
-	case r.status == stale || r.left <= 0:
-		ans.set(r.entry.Data, stale, a.staleTTL)
-		ans.age, ans.cause, ans.scope = -r.left, r.entry.LastFailure(), r.entry.Scope
+	case status == stale || left <= 0:
+		ans.set(e.Data, stale, a.staleTTL)
+		ans.age, ans.cause, ans.scope = -left, e.LastFailure(), e.Scope
 	default:
 		// Whole seconds of age make the TTL count down.
-		ans.set(r.entry.Data, r.status, uint32((r.left+time.Second-1)/time.Second))
-		ans.scope = r.entry.Scope
+		ans.set(e.Data, status, uint32((left+time.Second-1)/time.Second))
+		ans.scope = e.Scope
 	}
-	if r.status == pending && ans.status != failed {
+	if status == pending && ans.status != failed {
 		ans.status = pending // and what is stale counts if the wait is over before the lookup
-		if r.age >= a.cache.timeout {
+		if a.cache.age(q) >= a.cache.timeout {
 			ans.cause = lookup.NetworkFailure(lookup.Timeout, nil)
 		}
 	}

@@ -36,7 +36,7 @@ func (a *Alias) resolveTargets(ans *answer, q lookup.Question, owner string, al 
 func (a *Alias) lookUpLater(g *gathering) {
 	for _, f := range g.pending {
 		if g.begin(f.question) {
-			kept, e := a.cache.find(f.question, nil)
+			kept, e := a.cache.find(f.question)
 			a.cache.prefetch(kept, f.question.Net, f.zone, e)
 		}
 	}
@@ -54,7 +54,7 @@ func (a *Alias) await(ans *answer, q lookup.Question, al *records.Alias, g *gath
 				continue
 			}
 			go func() {
-				f.entry, f.left, f.status = a.cache.get(f.question, f.limit, f.zone, nil)
+				f.entry, _, f.status = a.cache.get(f.question, f.limit, f.zone, nil)
 				select {
 				case results <- f:
 				case <-done:
@@ -89,8 +89,7 @@ type found struct {
 	zone     string
 	age      time.Duration // how long the lookup has been in flight, if it is pending
 
-	entry  *answers.Entry
-	left   time.Duration
+	entry  *answers.Entry // if it has finished
 	status status
 }
 
@@ -129,22 +128,19 @@ func (g *gathering) finish(f found) {
 	g.finished[f.question] = f
 }
 
-// find returns what is known for d, the destination of an alias in zone. cached is its cached pointer, or nil.
-func (g *gathering) find(c *cache, d *destination, zone string, cached *answers.Ref) found {
-	if f, ok := g.finished[d.Question]; ok {
-		f.left = c.left(f.entry, d.limit, c.now())
-		return f
+// find returns what is known for q, as cache.peek does, or what a lookup that was begun for g has found.
+func (g *gathering) find(c *cache, q lookup.Question, limit uint32, zone string, cached *answers.Ref) (*answers.Entry, time.Duration, status) {
+	if f, ok := g.finished[q]; ok {
+		return f.entry, c.left(f.entry, limit, c.now()), f.status
 	}
-	f := found{question: d.Question, limit: d.limit, zone: zone}
-	f.entry, f.left, f.status = c.peek(d.Question, d.limit, zone, cached)
+	e, left, s := c.peek(q, limit, zone, cached)
 	switch {
-	case f.status == pending:
-		f.age = c.age(d.Question)
-		g.pending = append(g.pending, f)
-	case f.status == hit && g.begun[d.Question]: // its lookup has just finished
-		f.status = miss
+	case s == pending:
+		g.pending = append(g.pending, found{question: q, limit: limit, zone: zone, age: c.age(q)})
+	case s == hit && g.begun[q]: // its lookup has just finished
+		s = miss
 	}
-	return f
+	return e, left, s
 }
 
 // gather sets ans to what al has for q, as far as that is known now. The status is pending when a lookup may change the answer and is worth

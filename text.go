@@ -1,6 +1,7 @@
 package alias
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -14,6 +15,12 @@ import (
 
 // maxString is the length of the longest string in a TXT record (RFC 1035, section 3.3).
 const maxString = 255
+
+// passText is pass for a TXT query, to whose response the record for an alias is added.
+func (a *Alias) passText(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
+	text := *q // the writer may outlive the stack that q is on
+	return a.pass(ctx, textWriter{w, a, &text}, r, q)
+}
 
 // textWriter adds a TXT record that names the targets of an alias to those of the backend.
 type textWriter struct {
