@@ -119,3 +119,64 @@ func addressesIn(m *dns.Msg) []string {
 	}
 	return addrs
 }
+
+// A secondary gets what clients of the server get: the addresses of all targets, or of the first of a failover, and it follows them.
+func TestSecondaryOfSeveralTargets(t *testing.T) {
+	t.Parallel()
+	host := func(second string) upstream.Handler {
+		return upstream.Zone(
+			"first.hosting.example. 5 IN A 203.0.113.80", "first.hosting.example. 5 IN AAAA 2001:db8:80::80",
+			"second.hosting.example. 5 IN A "+second, "second.hosting.example. 5 IN AAAA 2001:db8:90::90")
+	}
+	up := upstream.New(t, host("203.0.113.90"))
+	ports := []string{freePort(t), freePort(t)}
+	primary := startServer(t, ports[0], zoneDir(t, ports[0], `$TTL 300
+@   IN SOA   ns1 hostmaster 1 7200 3600 1209600 300
+    IN NS    ns1
+    IN ALIAS second.hosting.example.
+    IN ALIAS first.hosting.example.
+ns1 IN A     192.0.2.53
+`, `
+		record both first.hosting.example second.hosting.example
+		failover over first.hosting.example second.hosting.example
+		upstream `+up.Addr, transferTo(local(ports[1]))), "Corefile")
+	nsd := startNSD(t, ports[1], primary.addr, "")
+	unions, failover := []string{"example.org.", "both.example.org."}, []string{"over.example.org."}
+	first, second := []string{"2001:db8:80::80", "203.0.113.80"}, []string{"2001:db8:90::90", "203.0.113.90"}
+	awaits := func(patience time.Duration, union, over []string) uint32 {
+		t.Helper()
+		slices.Sort(union)
+		awaitAddresses(t, patience, []*process{nsd}, unions, union)
+		awaitAddresses(t, 5*time.Second, []*process{nsd}, failover, over)
+		time.Sleep(3 * time.Second) // the aliases of a target are not all looked up in the same moment
+		for _, name := range slices.Concat(unions, failover) {
+			if here, there := primary.all(t, name), nsd.all(t, name); !slices.Equal(here, there) {
+				t.Errorf("%s has %v on the primary and %v on the secondary", name, here, there)
+			}
+		}
+		serial := nsd.serial(t)
+		if here := primary.serial(t); here != serial {
+			t.Errorf("The serial is %d on the primary and %d on the secondary", here, serial)
+		}
+		return serial
+	}
+	before := awaits(15*time.Second, slices.Concat(first, second), first)
+
+	up.Set(host("203.0.113.91"))
+	changed := awaits(follows, slices.Concat(first, second[:1], []string{"203.0.113.91"}), first)
+	checkGrown(t, before, changed)
+
+	now := host("203.0.113.91")
+	up.Set(func(w dns.ResponseWriter, r *dns.Msg) {
+		if r.Question[0].Name == "first.hosting.example." {
+			upstream.Rcode(dns.RcodeServerFailure)(w, r)
+			return
+		}
+		now(w, r)
+	})
+	over := awaits(follows, []string{"2001:db8:90::90", "203.0.113.91"}, []string{"2001:db8:90::90", "203.0.113.91"})
+	checkGrown(t, changed, over)
+
+	up.Set(now)
+	checkGrown(t, over, awaits(2*follows, slices.Concat(first, second[:1], []string{"203.0.113.91"}), first)) // after a back-off of a minute at most
+}
