@@ -10,6 +10,7 @@ import (
 
 	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/limit"
+	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/records"
 	"github.com/coredns/alias/plugin/store"
@@ -201,12 +202,20 @@ func (a *Alias) primeAlias(al *records.Alias, qtype uint16, property func(*answe
 	if a.cache.entries.Full() || a.cache.ctx.Err() != nil {
 		return
 	}
-	d, err := a.locate(al, qtype)
-	switch {
-	case err != nil: // and so it will be until the Corefile or the zone changes
-		a.warnings.warnOnce("Alias to %s %s fails: %v", al.Target, dns.TypeToString[qtype], err)
-	case d.several != nil: // the targets of records are looked up for these
-	case !d.own && property(a.cache.entries.Load(d.Question)):
-		a.cache.await(a.cache.ctx, d.Question, d.limit, al.Zone, al.Zone)
+	if !al.Inside {
+		if q := (lookup.Question{Name: al.Target, Type: qtype}); property(a.cache.entries.Load(q)) {
+			a.cache.await(a.cache.ctx, q, al.TTL, al.Zone, al.Zone)
+		}
+		return
 	}
+	x := newExpanding(a, "", qtype)
+	if t := x.expandTarget(al); t.err != nil && len(x.missing) == 0 { // and so it will be until the Corefile or the zone changes
+		a.warnings.warnOnce("Alias to %s %s fails: %v", al.Target, dns.TypeToString[qtype], t.err)
+	}
+	for q := range x.missing {
+		if !property(a.cache.entries.Load(q)) {
+			delete(x.missing, q)
+		}
+	}
+	x.await(a.cache.ctx, al.Zone)
 }

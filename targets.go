@@ -148,9 +148,10 @@ func (g *gathering) find(c *cache, q lookup.Question, limit uint32, zone string,
 func (a *Alias) gather(ans *answer, q lookup.Question, al *records.Alias, g *gathering) {
 	var parts []answer
 	for t := range al.All() {
-		p := answer{alias: t, net: ans.net}
-		a.resolveTarget(&p, q, t, g)
-		parts = append(parts, p)
+		parts = append(parts, answer{alias: t, net: ans.net})
+	}
+	for i := range parts {
+		a.resolveTarget(&parts[i], q, parts[i].alias, g)
 	}
 	failover := al.Failover != nil
 	if i := waited(parts, failover, g.over); i >= 0 {

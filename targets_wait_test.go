@@ -1,7 +1,6 @@
 package alias
 
 import (
-	"context"
 	"fmt"
 	"runtime"
 	"slices"
@@ -315,10 +314,15 @@ func TestFailoverIsNoted(t *testing.T) {
 func TestAllTargetsArePrimed(t *testing.T) {
 	u, up := newStates(t)
 	u.say("t2.example.", "silent")
-	a, _ := newAlias(t, "example.org", "record @ t0.example t1.example\nfailover f t2.example t3.example\ntimeout 300ms\nretries 0\nupstream "+up.Addr,
-		zoneFile(t, nil))
+	a, _ := newAlias(t, "example.org", `
+		record @ t0.example t1.example
+		failover f t2.example t3.example
+		record r in.example.org
+		timeout 300ms
+		retries 0
+		upstream `+up.Addr, zoneFile(t, nil, "in.example.org. 60 IN ALIAS t4.example.", "in.example.org. 60 IN ALIAS t5.example."))
 	running.prime(nil)
-	for i := range 4 {
+	for i := range 6 {
 		for _, qtype := range addressTypes {
 			wait(t, 200*time.Millisecond, "not all targets are looked up at once", func() bool { return up.Asked(fmt.Sprintf("t%d.example.", i), qtype) > 0 })
 		}
@@ -329,7 +333,8 @@ func TestAllTargetsArePrimed(t *testing.T) {
 	wait(t, 2*time.Second, "not ready", a.ready)
 	asked := up.AskedAll()
 	wantAddresses(t, a, "after the start", addressesOf(0, 1)...)
-	exchange(t, context.Background(), a, new(dns.Msg).SetQuestion("f.example.org.", dns.TypeA))
+	query(t, a, "f.example.org.", dns.TypeA)
+	query(t, a, "r.example.org.", dns.TypeA)
 	if n := up.AskedAll(); n != asked {
 		t.Errorf("%d more lookups", n-asked)
 	}

@@ -43,13 +43,18 @@ func (a *Alias) lookupForTransfer(ctx context.Context, zone, owner string, al *r
 
 // expand expands al, the alias of owner, to records of type qtype.
 func (a *Alias) expand(ctx context.Context, zone, owner string, al *records.Alias, qtype uint16) expanded {
+	if al.Next == nil && !al.Inside && !(qtype == dns.TypeHTTPS && a.https == httpsAlias) { // as most are
+		d := destination{Question: lookup.Question{Name: al.Target, Type: qtype}, limit: al.TTL}
+		e, ok := a.cache.await(ctx, d.Question, d.limit, al.Zone, zone)
+		return a.expandCached(&d, awaited{e, ok})
+	}
 	expand := (*expanding).expand
 	var addrs []expanded
 	if qtype == dns.TypeHTTPS && al.Failover != nil { // see resolveServing
 		al, addrs = a.servingForTransfer(ctx, zone, owner, al)
 		expand = (*expanding).expandTarget
 	}
-	x := &expanding{a: a, owner: owner, qtype: qtype, awaited: make(map[lookup.Question]awaited)}
+	x := newExpanding(a, owner, qtype)
 	t := expand(x, al)
 	for len(x.missing) > 0 {
 		x.await(ctx, zone)
@@ -94,6 +99,13 @@ type expanding struct {
 	nested  map[string]*expanded // by owner, those of aliases with several targets that it leads to; nil: not known yet
 	missing map[lookup.Question]missing
 	awaited map[lookup.Question]awaited
+}
+
+func newExpanding(a *Alias, owner string, qtype uint16) *expanding {
+	return &expanding{
+		a: a, owner: owner, qtype: qtype, nested: make(map[string]*expanded),
+		missing: make(map[lookup.Question]missing), awaited: make(map[lookup.Question]awaited),
+	}
 }
 
 // missing is a lookup that has to be awaited: with the TTL and the zone of the alias.
@@ -198,10 +210,7 @@ func (x *expanding) expandTarget(al *records.Alias) expanded {
 		return t
 	}
 	if got, ok := x.awaited[d.Question]; ok {
-		return x.expandCached(&d, got)
-	}
-	if x.missing == nil {
-		x.missing = make(map[lookup.Question]missing)
+		return x.a.expandCached(&d, got)
 	}
 	limit := d.limit
 	if m, ok := x.missing[d.Question]; ok {
@@ -219,9 +228,6 @@ func (x *expanding) expandNested(d *destination) expanded {
 		return expanded{Found: primary.Found{Next: now, Stored: now}, err: lookup.Unusable(lookup.Loop, nil)}
 	}
 	if !ok {
-		if x.nested == nil {
-			x.nested = make(map[string]*expanded)
-		}
 		x.nested[d.Name] = nil
 		t := x.expand(d.several)
 		known, x.nested[d.Name] = &t, &t
@@ -230,8 +236,8 @@ func (x *expanding) expandNested(d *destination) expanded {
 }
 
 // expandCached returns what is cached for d after its lookup was awaited: a fresh answer, or a stale one, or the failure.
-func (x *expanding) expandCached(d *destination, got awaited) expanded {
-	c, e := x.a.cache, got.entry
+func (a *Alias) expandCached(d *destination, got awaited) expanded {
+	c, e := a.cache, got.entry
 	now := c.now()
 	left := c.left(e, d.limit, now)
 	usable := c.usable(e, left)
@@ -247,7 +253,7 @@ func (x *expanding) expandCached(d *destination, got awaited) expanded {
 		t.err = lookup.TooLong()
 		return t
 	case left <= 0:
-		t.TTL, t.stale = x.a.staleTTL, true
+		t.TTL, t.stale = a.staleTTL, true
 	default:
 		t.TTL, t.Next, t.Stored = c.ttl(e, d.limit), now.Add(left), e.Stored
 	}
