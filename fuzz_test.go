@@ -20,6 +20,7 @@ func FuzzCorefile(f *testing.F) {
 		"min_ttl 1h\nmax_ttl 1s",
 		"client_subnet 16 48\nrecord @ target.example",
 		"persist alias.db\nflatten apex\ntxt\ntarget_from a/b\ntransfer_on_failure omit",
+		"https copy\nfailover @ a.example b.example", "https alias",
 	} {
 		f.Add("example.org example.net", seed)
 		f.Add("example.org", seed)
