@@ -56,10 +56,15 @@ func volley(t *testing.T, addr, name string, types []uint16, d time.Duration, mi
 
 // shoot sends a query with EDNS over conn.
 func shoot(conn *dns.Conn, name string, qtype uint16) shot {
-	client := dns.Client{Timeout: 5 * time.Second}
 	r := new(dns.Msg).SetQuestion(name, qtype)
 	r.SetEdns0(1232, false)
-	s := shot{qtype: qtype, asked: time.Now()}
+	return shootQuery(conn, r)
+}
+
+// shootQuery sends r over conn.
+func shootQuery(conn *dns.Conn, r *dns.Msg) shot {
+	client := dns.Client{Timeout: 5 * time.Second}
+	s := shot{qtype: r.Question[0].Qtype, asked: time.Now()}
 	s.m, _, s.err = client.ExchangeWithConn(r, conn)
 	s.took = time.Since(s.asked)
 	return s
