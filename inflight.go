@@ -214,7 +214,9 @@ func (l *inFlight) isCanceled() bool {
 }
 
 // isFor reports whether the answer of l, which is finished, is for the clients of net.
-func (l *inFlight) isFor(net lookup.Network) bool { return net.IsEverybody() || l.scope.Holds(net) }
+func (l *inFlight) isFor(net lookup.Network) bool {
+	return net.IsEverybody() || l.scope == net || l.scope.Holds(net) && !l.entry.Exact
+}
 
 // doneWithin waits for l until patience has passed since it began, and reports whether it is finished.
 func (l *inFlight) doneWithin(patience time.Duration) bool {

@@ -76,7 +76,7 @@ func (e *Entry) compact() *Entry {
 
 // same reports whether two answers are the same but for their age.
 func (e *Entry) same(o *Entry) bool {
-	return e.Expired == o.Expired && e.Links == o.Links && e.Scope == o.Scope && string(e.Data) == string(o.Data)
+	return e.Expired == o.Expired && e.Links == o.Links && e.Scope == o.Scope && e.Exact == o.Exact && string(e.Data) == string(o.Data)
 }
 
 // Ref is a cached pointer to the entry of one question, for a caller that loads it again and again: it saves the search.

@@ -84,7 +84,7 @@ func (es *Entries) reindex(q lookup.Question, change func(*networks) *networks) 
 }
 
 // Find returns the entry that a client gets who asks q, whose Net is a network of clients: the answer for the most specific
-// network that has all of these clients. kept is the question of that entry. Without such an answer, kept is q, and the entry says
+// network that has all of these clients; one that is exact counts for its own network only. kept is the question of that entry. Without such an answer, kept is q, and the entry says
 // whether lookups of q fail for networks without an answer; or it is None. Find waits for no lookup and no update.
 func (es *Entries) Find(q lookup.Question) (kept lookup.Question, e *Entry) {
 	ns := es.networksOf(q)
@@ -97,7 +97,7 @@ func (es *Entries) Find(q lookup.Question) (kept lookup.Question, e *Entry) {
 			continue
 		}
 		kept = q.For(q.Net.Cut(bits))
-		if e, ok := es.networks.answers.GetIfPresent(kept); ok {
+		if e, ok := es.networks.answers.GetIfPresent(kept); ok && !(e.Exact && bits < q.Net.Bits()) {
 			return kept, e
 		}
 	}

@@ -78,6 +78,31 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// An exact answer is for the clients of its network itself, and outlives the process as such.
+func TestFindExact(t *testing.T) {
+	es := newEntries(10, 10)
+	store(es, target.For(network("192.0.0.0/16")), answer(addrs1, 0))
+	exact := answers.NewEntry(lookup.Outcome{Data: addrs2, TTL: 300, Scope: 20, Exact: true}, start)
+	store(es, target.For(network("192.0.0.0/20")), exact)
+	again := newEntries(10, 10)
+	for key, value := range es.All() {
+		if got := again.Restore(key, value); got != value {
+			t.Errorf("the record is replaced with %q", got)
+		}
+	}
+	for _, es := range []*answers.Entries{es, again} {
+		for client, want := range map[string]string{"192.0.0.0/20": "192.0.0.0/20", "192.0.2.0/24": "192.0.0.0/16", "192.0.0.0/21": "192.0.0.0/16"} {
+			if found, _ := es.Find(target.For(network(client))); found.Net != network(want) {
+				t.Errorf("%s gets the answer for %s, want %s", client, found.Net, want)
+			}
+		}
+	}
+	_, value := recordOf(t, target.For(network("192.0.0.0/20")), answers.NewEntry(exact.Outcome, start), start)
+	if key, _ := recordOf(t, target, answer(addrs1, 0), start); newEntries(10, 10).Restore(key, value) != "" {
+		t.Error("an exact answer for everybody is restored")
+	}
+}
+
 // A failure without an answer is found by all networks that have none, until one of them gets an answer.
 func TestFailureForNetworks(t *testing.T) {
 	es := newEntries(100, 100)

@@ -25,13 +25,16 @@ const (
 // In the copy, the key of a record is the type (uint16) and the name of the question. If the answer is for a network, the most
 // significant bit of the type is set, and between the type and the name stand the address family (uint8, 4 or 6), the
 // prefix length (uint8), and as many octets of the address as have bits of the prefix. The value is the time at which the answer came (int64,
-// milliseconds since 1970), the TTL (uint32, seconds), whether it counts as expired (uint8, 0 or 1), the number of links (uint8), and
-// the data. Numbers are big-endian.
+// milliseconds since 1970), the TTL (uint32, seconds), flags (uint8: 1, it counts as expired; 2, it is exact, which only an answer for a
+// network is), the number of links (uint8), and the data. Numbers are big-endian.
 const (
 	keySize   = 2
 	valueSize = 8 + 4 + 1 + 1
 
 	forNetwork = 1 << 15
+
+	flagExpired = 1
+	flagExact   = 2
 )
 
 // recordKey returns the key of the record of q.
@@ -90,11 +93,14 @@ func (es *Entries) recordValue(e *Entry) string {
 	b := make([]byte, 0, valueSize+len(e.Data))
 	b = binary.BigEndian.AppendUint64(b, uint64(stored)) // #nosec G115 -- read back as int64
 	b = binary.BigEndian.AppendUint32(b, e.TTL)
-	var expired byte
+	var flags byte
 	if e.Expired {
-		expired = 1
+		flags |= flagExpired
 	}
-	b = append(b, expired, e.Links)
+	if e.Exact {
+		flags |= flagExact
+	}
+	b = append(b, flags, e.Links)
 	return string(append(b, e.Data...))
 }
 
@@ -107,7 +113,12 @@ func readRecord(key, value string) (q lookup.Question, e *Entry, ok bool) {
 	}
 	b := []byte(value)
 	e = &Entry{Answered: true, Stored: time.UnixMilli(int64(binary.BigEndian.Uint64(b)))} // #nosec G115 -- written from int64
-	e.TTL, e.Expired, e.Links, e.Data = binary.BigEndian.Uint32(b[8:]), b[12] == 1, b[13], b[valueSize:]
+	e.TTL, e.Expired, e.Links, e.Data = binary.BigEndian.Uint32(b[8:]), b[12]&flagExpired != 0, b[13], b[valueSize:]
 	e.Scope = uint8(q.Net.Bits()) // #nosec G115 -- at most 128
-	return q, e.compact(), b[12] <= 1 && e.Links <= lookup.MaxLinks && lookup.IsData(e.Data, q.Type)
+	flags := byte(flagExpired)
+	if q.Net.Bits() > 0 {
+		flags |= flagExact
+	}
+	e.Exact = b[12]&flagExact != 0
+	return q, e.compact(), b[12]&^flags == 0 && e.Links <= lookup.MaxLinks && lookup.IsData(e.Data, q.Type)
 }

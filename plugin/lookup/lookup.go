@@ -50,6 +50,8 @@ type Outcome struct {
 	TTL   uint32 // in seconds, as received: of the chain, or of the negative answer
 	Links uint8  // the number of links that led to the records, at most MaxLinks
 	Scope uint8  // how many bits of the network of the question the answer is for; 0: for everybody
+	// Exact says that the answer is for no smaller network in that of the question: another answer may be for some of its clients.
+	Exact bool
 }
 
 // Failure is the error of a lookup that ended without a usable answer. It is immutable.

@@ -27,7 +27,8 @@ func subnetOption(n lookup.Network) *dns.EDNS0_SUBNET {
 	}
 }
 
-// scope returns how many bits of n the response m is for, to a query about n that was sent with an OPT record or without.
+// scope returns how many bits of n the response m is for, to a query about n that was sent with an OPT record or without. More than n has
+// say that n is too large, or that the scope is not known: then the answer is for n itself, but for no smaller network in it.
 //
 // A query without one, because an earlier query or its response was lost or damaged, did not have the network: what it brought is kept
 // for n alone, or one lost packet would give the answer to all networks. It is for everybody if the upstream does not know EDNS at all.
@@ -39,14 +40,14 @@ func (up *upstream) scope(m *dns.Msg, n lookup.Network, opt bool) (uint8, error)
 	if sent && err == nil {
 		up.sendsSubnet.Store(true)
 	}
-	if !sent && (up.sendsSubnet.Load() || !opt && !up.edns.isUnknown()) {
-		bits = uint8(n.Bits()) // #nosec G115 -- at most 128
+	if !sent && !n.IsEverybody() && (up.sendsSubnet.Load() || !opt && !up.edns.isUnknown()) {
+		bits = uint8(n.Bits() + 1) // #nosec G115 -- at most 129
 	}
 	return bits, err
 }
 
 // scopeOf returns how many bits of n, the network of the query, the response m is for; 0 is for everybody. Without the option, which
-// was not sent then, it is 0. A scope that is longer than the prefix of the query counts as that (RFC 7871, section 7.3.1). The error, a *lookup.Failure,
+// was not sent then, it is 0. The error, a *lookup.Failure,
 // is that the response is for another network: such a response has to be dropped (section 7.3).
 func scopeOf(m *dns.Msg, n lookup.Network) (bits uint8, sent bool, err error) {
 	opt := m.IsEdns0()
@@ -66,7 +67,7 @@ func scopeOf(m *dns.Msg, n lookup.Network) (bits uint8, sent bool, err error) {
 		if got.Family != query.Family || got.SourceNetmask != query.SourceNetmask || addr != n.Prefix().Addr() {
 			return 0, true, lookup.Unusable("mismatch", fmt.Errorf("response for another network than %s", n))
 		}
-		return min(got.SourceScope, got.SourceNetmask), true, nil
+		return got.SourceScope, true, nil
 	}
 	return 0, false, nil
 }

@@ -30,7 +30,30 @@ func resolveScope(t *testing.T, us *upstream.Upstreams, q lookup.Question, attem
 	if err != nil {
 		return -1, failure(t, err).Outcome
 	}
+	if got := int(o.Scope); o.Exact && got != q.Net.Bits() {
+		t.Errorf("exact, with scope %d", got)
+	}
 	return int(o.Scope), ""
+}
+
+// An answer is exact when the scope is longer than what was sent, or not known.
+func TestExact(t *testing.T) {
+	t.Parallel()
+	h := &fake.ByNetwork{TTL: 300}
+	us, _ := start(t, patient, fake.New(t, h.ServeDNS).Addr)
+	for _, tc := range []struct {
+		scope int
+		exact bool
+	}{{0, false}, {16, false}, {17, true}, {32, true}, {-1, true}} {
+		h.Scope(tc.scope)
+		o, err := us.Resolve(context.Background(), about("192.0.0.0/16"), 1)
+		if err != nil || o.Exact != tc.exact || int(o.Scope) > 16 {
+			t.Errorf("scope %d: %+v, %v", tc.scope, o, err)
+		}
+		if o, err := us.Resolve(context.Background(), question, 1); err != nil || o.Exact || o.Scope != 0 {
+			t.Errorf("everybody: %+v, %v", o, err)
+		}
+	}
 }
 
 // An upstream gets the network of the question, and nothing about clients that are in none.

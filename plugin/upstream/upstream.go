@@ -168,7 +168,8 @@ func (us *Upstreams) resolveThrough(ctx context.Context, r asking, q lookup.Ques
 			o, done, err = us.read(c, m, q.Type)
 		}
 		scope = max(scope, bits)
-		o.Scope = scope
+		// A scope that is longer than what was sent counts as what was sent (RFC 7871, section 7.3.1).
+		o.Scope, o.Exact = min(scope, uint8(q.Net.Bits())), int(scope) > q.Net.Bits() // #nosec G115 -- at most 128
 		r.report(label(m, o, done, err), time.Since(began))
 		if err != nil || done {
 			return o, err
