@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime"
 	"runtime/metrics"
 	"strings"
@@ -243,5 +244,39 @@ func TestFreshPathAllocations(t *testing.T) {
 			t.Errorf("%s: %v allocations in wire form", owner, n)
 		}
 		a.wireForm = false
+	}
+}
+
+// BenchmarkSubnet is a fresh answer in wire form to queries with EDNS: without client_subnet, with it for queries that have no option, and
+// for queries with the option, of one network and of as many as there may be answers for.
+func BenchmarkSubnet(b *testing.B) {
+	for _, bc := range []struct {
+		name, property string
+		networks       int
+	}{{"off", "", 0}, {"no option", "client_subnet", 0}, {"one network", "client_subnet", 1}, {"networks", "client_subnet", answers.MaxNetworks}} {
+		b.Run(bc.name, func(b *testing.B) {
+			h := &fake.ByNetwork{TTL: 3600}
+			h.Scope(24)
+			a, _ := newAlias(b, "example.org", "record @ target.example\n"+bc.property+"\nupstream "+fake.New(b, h.ServeDNS).Addr, nil)
+			now := time.Now()
+			a.cache.now = func() time.Time { return now }
+			a.wireForm = true
+			queries := make([]*dns.Msg, max(bc.networks, 1))
+			w := new(sink)
+			for i := range queries {
+				queries[i] = new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
+				queries[i].SetEdns0(1232, false)
+				if bc.networks > 0 {
+					addr := netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}) // #nosec G115 -- octets
+					fake.WithSubnet(queries[i], netip.PrefixFrom(addr, 24))
+				}
+				a.ServeDNS(overPlainDNS, w, queries[i])
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := 0; b.Loop(); i++ {
+				a.ServeDNS(overPlainDNS, w, queries[i%len(queries)])
+			}
+		})
 	}
 }
