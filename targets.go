@@ -82,12 +82,12 @@ type gathering struct {
 	over     bool                      // the wait is over, if any target has records
 }
 
-// found is what the cache has for a target, or a lookup found.
+// found is a lookup of a target, and what it found.
 type found struct {
 	question lookup.Question
 	limit    uint32 // the TTL of the alias
 	zone     string
-	age      time.Duration // how long the lookup has been in flight, if it is pending
+	age      time.Duration // how long the lookup had been in flight already
 
 	entry  *answers.Entry // if it has finished
 	status status
