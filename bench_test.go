@@ -31,10 +31,12 @@ import (
 // of the zone, and CoreDNS's cache in front of it. All but those in wire form are for the server to pack.
 func BenchmarkServeDNS(b *testing.B) {
 	up := fake.New(b, fake.Zone("target.example. 3600 IN A 192.0.2.1", "target.example. 3600 IN A 192.0.2.2",
-		"v6.example. 3600 IN AAAA 2001:db8::1", "example. 300 IN SOA ns.example. h.example. 1 2 3 4 300"))
+		"t1.example. 3600 IN A 192.0.2.1", "t2.example. 3600 IN A 192.0.2.2", "t3.example. 3600 IN A 192.0.2.3", "t4.example. 3600 IN A 192.0.2.4",
+		"t5.example. 3600 IN A 192.0.2.5", "v6.example. 3600 IN AAAA 2001:db8::1", "example. 300 IN SOA ns.example. h.example. 1 2 3 4 300"))
 	backend := zoneFile(b, nil, "www.example.org. 60 IN ALIAS target.example.", "host.example.org. 60 IN A 192.0.2.1")
 	a, _ := newAlias(b, "example.org", "record @ target.example\nrecord v6 v6.example\nrecord *.w target.example\nrecord in host.example.org\n"+
-		"record stale stale.example\nupstream "+up.Addr, backend)
+		"record stale stale.example\nrecord two t1.example t2.example\nrecord five t1.example t2.example t3.example t4.example t5.example\n"+
+		"failover over t1.example t2.example\nupstream "+up.Addr, backend)
 	now := time.Now()
 	a.cache.now = func() time.Time { return now } // that of an operating system costs the same for all
 	past := a.cache.now().Add(-time.Hour)
@@ -48,7 +50,8 @@ func BenchmarkServeDNS(b *testing.B) {
 
 	for _, bc := range []struct{ name, owner string }{
 		{"fresh", "example.org."}, {"wildcard", "x.w.example.org."}, {"zone", "www.example.org."}, {"inside", "in.example.org."},
-		{"negative", "v6.example.org."}, {"stale", "stale.example.org."},
+		{"negative", "v6.example.org."}, {"stale", "stale.example.org."}, {"two", "two.example.org."}, {"five", "five.example.org."},
+		{"failover", "over.example.org."},
 	} {
 		a.wireForm = true
 		b.Run("wire/"+bc.name, func(b *testing.B) { serve(b, a, bc.owner) })

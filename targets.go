@@ -1,7 +1,6 @@
 package alias
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 	"time"
@@ -146,12 +145,14 @@ func (g *gathering) find(c *cache, q lookup.Question, limit uint32, zone string,
 // gather sets ans to what al has for q, as far as that is known now. The status is pending when a lookup may change the answer and is worth
 // a wait.
 func (a *Alias) gather(ans *answer, q lookup.Question, al *records.Alias, g *gathering) {
-	var parts []answer
+	n := 0
+	for range al.All() {
+		n++
+	}
+	parts := make([]answer, 0, n)
 	for t := range al.All() {
 		parts = append(parts, answer{alias: t, net: ans.net})
-	}
-	for i := range parts {
-		a.resolveTarget(&parts[i], q, parts[i].alias, g)
+		a.resolveTarget(&parts[len(parts)-1], q, t, g)
 	}
 	failover := al.Failover != nil
 	if i := waited(parts, failover, g.over); i >= 0 {
@@ -217,7 +218,7 @@ func waited(parts []answer, failover, over bool) int {
 // failover the first of them. None has records if there is none.
 func counting(parts []answer, failover bool) []int {
 	for _, has := range []func(*answer) bool{(*answer).isFresh, (*answer).isStale} {
-		var which []int
+		which := make([]int, 0, len(parts))
 		for i := range parts {
 			if has(&parts[i]) && !(failover && len(which) > 0) {
 				which = append(which, i)
@@ -238,8 +239,12 @@ func (ans *answer) union(parts []answer, which []int, qtype uint16) {
 	if len(which) == 1 {
 		return
 	}
-	ans.Data = bytes.Clone(first.Data)
-	targets := []string{first.target}
+	size := 0
+	for _, i := range which {
+		size += len(parts[i].Data)
+	}
+	ans.Data = append(make([]byte, 0, size), first.Data...)
+	targets := append(make([]string, 0, len(which)), first.target)
 	for _, i := range which[1:] {
 		p := &parts[i]
 		for rdata := range lookup.Each(p.Data, qtype) {
