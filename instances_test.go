@@ -230,8 +230,10 @@ func TestMetricNames(t *testing.T) {
 		"coredns_alias_address_changes_total":             {"zone"},
 		"coredns_alias_stale_age_seconds":                 nil,
 	}
-	others := []string{"coredns_alias_notifies_total", "coredns_alias_transfers_total", "coredns_alias_persist_writes_total",
-		"coredns_alias_failovers_total", "coredns_alias_client_subnet_capped_total"} // of other tests
+	others := []string{ // of other tests
+		"coredns_alias_notifies_total", "coredns_alias_transfers_total", "coredns_alias_persist_writes_total",
+		"coredns_alias_failovers_total", "coredns_alias_client_subnet_capped_total",
+	}
 	families, err := prometheus.DefaultGatherer.Gather()
 	if err != nil {
 		t.Fatal(err)
