@@ -1,7 +1,7 @@
 // Command bench measures the speed of alias beside that of other servers, over loopback on one machine, which should have nothing
 // else to do. See README.md.
 //
-//	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm] [zones] [cores] [job]
+//	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm] [zones] [cores] [job] [subnet]
 //	go -C bench run . [-rounds N] [-length DURATION] [-idle DURATION] [-zones N,...] [-only REGEXP] [-server PATH] zones
 //	go -C bench run . [-rounds N] [-ttl DURATION] job
 //	go -C bench run . [-rounds N] [-length DURATION] -old PATH compare
@@ -64,6 +64,8 @@ func run(ctx context.Context, b *bench, args []string) error {
 			return err
 		}
 		return serveTargets(ctx, args[1], ttl, len(args) > 3)
+	case len(args) == 2 && args[0] == "subnets": // likewise
+		return serveSubnets(ctx, args[1])
 	case len(args) == 3 && args[0] == "probe": // the bench starts this itself
 		return runProbe(ctx, args[1], args[2], os.Stdout)
 	case len(args) == 4 && args[0] == "followed": // likewise
@@ -83,7 +85,7 @@ type measurement struct {
 // measurements are those that are taken when the arguments name none. README.md has their tables.
 var measurements = []measurement{
 	{"throughput", (*bench).measureThroughput}, {"scale", (*bench).measureScale}, {"storm", (*bench).measureStorm},
-	{"zones", (*bench).measureZones}, {"cores", (*bench).measureCores}, {"job", (*bench).measureJob},
+	{"zones", (*bench).measureZones}, {"cores", (*bench).measureCores}, {"job", (*bench).measureJob}, {"subnet", (*bench).measureSubnet},
 }
 
 // optional are those that are taken only when the arguments name them. Their tables are not in README.md.
@@ -96,7 +98,7 @@ func (b *bench) measure(names []string) (err error) {
 		known := append(slices.Clone(measurements), optional...)
 		i := slices.IndexFunc(known, func(m measurement) bool { return m.name == name })
 		if i < 0 {
-			return fmt.Errorf("%q is not known: throughput, scale, storm, zones, cores, job, compare or catalogs", name)
+			return fmt.Errorf("%q is not known: throughput, scale, storm, zones, cores, job, subnet, compare or catalogs", name)
 		}
 		chosen = append(chosen, known[i])
 	}
