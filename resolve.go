@@ -87,7 +87,8 @@ func (a *Alias) resolveTarget(ans *answer, q lookup.Question, al *records.Alias,
 	}
 }
 
-// resolveInside is resolveTarget for a target inside ZONES.
+// resolveInside is resolveTarget for a target inside ZONES. It is apart because its variables would take room on the stack of all
+// queries.
 func (a *Alias) resolveInside(ans *answer, q lookup.Question, al *records.Alias, g *gathering) {
 	d, err := a.locate(al, q.Type)
 	switch {
