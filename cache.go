@@ -85,8 +85,8 @@ type cache struct {
 
 // get returns the answer to q, what is left of its TTL, and whether it was cached (hit), had to be looked up (miss) or
 // is stale. With failed the entry says why. limit is the TTL of the alias, zone the zone it is in, for the metrics.
-// cached is for the entry of q, or nil. A client of whose network nothing is known gets the answer for everybody, when lookups for
-// the network fail or are not worthwhile.
+// cached is for the entry of q, or nil. A client for whose network no answer is cached gets that for everybody, if lookups for
+// the network fail or there is no room for one.
 func (c *cache) get(q lookup.Question, limit uint32, zone string, cached *answers.Ref) (*answers.Entry, time.Duration, status) {
 	e, left, s := c.peek(q, limit, zone, cached)
 	if s == pending {
