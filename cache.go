@@ -169,7 +169,7 @@ func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, own bool) (
 		kept = q
 	}
 	usable := c.usable(e, left)
-	l, first := c.join(inFlight{Question: kept, net: q.Net, zone: zone, attempts: c.attempts(usable), entry: e}, false)
+	l, first := c.join(inFlight{Question: kept, net: q.Net, zone: zone, attempts: c.attempts(usable || c.hasOther(q, limit)), entry: e}, false)
 	if l == nil {
 		if !usable && !q.Net.IsEverybody() { // too many networks are being looked up, which everybody need not suffer from
 			return c.get(q.For(lookup.Network{}), limit, zone, nil)

@@ -57,28 +57,41 @@ func (a *Alias) hasOwnHTTPS(q lookup.Question) bool {
 // resolveServing sets ans to the HTTPS records of that target of al, which has failover, whose addresses are served: a client that
 // gets both has to reach one service with them. The HTTPS records of the others are looked up in the background.
 func (a *Alias) resolveServing(ans *answer, q lookup.Question, al *records.Alias) {
-	serving, others := a.serving(ans.net, q.Name, al), &gathering{owner: q.Name}
+	serving, alone := a.serving(ans.net, q.Name, al)
+	others := &gathering{owner: q.Name}
 	for t := range al.All() {
 		if t != serving {
 			a.resolveTarget(&answer{alias: t, net: ans.net}, q, t, others)
 		}
 	}
 	a.lookUpLater(others)
-	a.resolveTarget(ans, q, serving, nil)
+	if a.resolveTarget(ans, q, serving, nil); !alone {
+		ans.Data = lookup.WithTargetName(ans.Data, serving.Target)
+	}
 }
 
-// serving returns the target of al whose A records are served for name to clients in net, or else whose AAAA records, or else the first.
-func (a *Alias) serving(net lookup.Network, name string, al *records.Alias) *records.Alias {
+// serving returns the target of al whose A records are served for name to clients in net, or else whose AAAA records, or else the first;
+// and whether no other target's addresses are served.
+func (a *Alias) serving(net lookup.Network, name string, al *records.Alias) (serving *records.Alias, alone bool) {
+	var all []*records.Alias
 	for _, family := range addressTypes {
 		addrs := answer{alias: al, net: net}
 		a.resolveTargets(&addrs, lookup.Question{Name: name, Type: family}, name, al)
 		for t := range al.All() {
 			if len(addrs.Data) > 0 && t.Target == addrs.target {
-				return t
+				all = append(all, t)
 			}
 		}
 	}
-	return al
+	return firstOfServing(all, al)
+}
+
+// firstOfServing returns the first of all, the targets that serve the families, or al when there is none; and whether they are the same.
+func firstOfServing(all []*records.Alias, al *records.Alias) (first *records.Alias, alone bool) {
+	if len(all) == 0 {
+		return al, true
+	}
+	return all[0], len(slices.Compact(all)) == 1
 }
 
 // consistent returns data, HTTPS records, without the hints that contradict the addresses which the same clients are given, as far
@@ -98,10 +111,22 @@ func consistent(data []byte, addresses func(family uint16) (addrs []byte, known 
 	})
 }
 
-// dropHints drops those hints from ans, the answer to an HTTPS query for name from al, that contradict the addresses of name.
-func (a *Alias) dropHints(ans *answer, name string, al *records.Alias) {
+// fitHTTPS makes ans, the answer to an HTTPS query for name from al, fit the addresses that the same clients are given for name. A
+// TargetName of "." stays only if these are the addresses of the target: browsers use no record of another TargetName. Hints that
+// contradict them are dropped.
+func (a *Alias) fitHTTPS(ans *answer, name string, al *records.Alias) {
+	if a.hasOwnAddresses(name, al) {
+		ans.Data = lookup.WithTargetName(ans.Data, ans.target)
+	}
 	ans.Data = consistent(ans.Data, func(family uint16) ([]byte, bool) {
 		return a.addressesNow(ans, lookup.Question{Name: name, Type: family}, al)
+	})
+}
+
+// hasOwnAddresses reports whether the zone has addresses of either family for name, which win over al.
+func (a *Alias) hasOwnAddresses(name string, al *records.Alias) bool {
+	return slices.ContainsFunc(addressTypes, func(family uint16) bool {
+		return len(a.ownAddresses(lookup.Question{Name: name, Type: family}, al)) > 0
 	})
 }
 

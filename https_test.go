@@ -3,6 +3,7 @@ package alias
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,9 +34,9 @@ var svc = fake.Zone(
 )
 
 const (
-	full   = `HTTPS 1 target.example. alpn="h3,h2" port="8443" ipv4hint="192.0.2.1" ech="AAX+DQABAQ==" ipv6hint="2001:db8::1" key65280="abc"`
+	full   = `HTTPS 1 . alpn="h3,h2" port="8443" ipv4hint="192.0.2.1" ech="AAX+DQABAQ==" ipv6hint="2001:db8::1" key65280="abc"`
 	backup = `HTTPS 2 backup.example. alpn="h2" no-default-alpn=""`
-	simple = `HTTPS 1 target.example. alpn="h2"`
+	simple = `HTTPS 1 . alpn="h2"`
 )
 
 // simpleTarget is an upstream with one record of each type.
@@ -84,25 +85,25 @@ func TestHTTPSCopy(t *testing.T) {
 		positive("example.org.", "example.org. 100 IN "+full, "example.org. 100 IN "+backup),
 		positive("zone.example.org.", "zone.example.org. 60 IN "+full, "zone.example.org. 60 IN "+backup),
 		positive("flat.example.org.", "flat.example.org. 60 IN "+full, "flat.example.org. 60 IN "+backup),
-		positive("a.shop.example.org.", `a.shop.example.org. 60 IN HTTPS 1 service.example. alpn="h2"`),
+		positive("a.shop.example.org.", `a.shop.example.org. 60 IN HTTPS 1 . alpn="h2"`),
 		// HTTPS records of the zone at the owner win, but not those that a CNAME record leads to, as for addresses.
 		positive("both.example.org.", `both.example.org. 60 IN HTTPS 1 . alpn="h2"`),
 		positive("own.example.org.", `own.example.org. 60 IN HTTPS 1 . alpn="h2"`),
 		positive("x.wild.example.org.", `x.wild.example.org. 60 IN HTTPS 1 . alpn="h2"`),
-		positive("y.wild.example.org.", `y.wild.example.org. 300 IN HTTPS 1 service.example. alpn="h2"`),
-		positive("moved.example.org.", `moved.example.org. 300 IN HTTPS 1 service.example. alpn="h2"`),
+		positive("y.wild.example.org.", `y.wild.example.org. 300 IN HTTPS 1 . alpn="h2"`),
+		positive("moved.example.org.", `moved.example.org. 300 IN HTTPS 1 . alpn="h2"`),
 		// Hints that contradict the addresses served.
-		positive("hints.example.org.", `hints.example.org. 300 IN HTTPS 1 hints.example. mandatory="alpn" alpn="h2" ipv6hint="2001:db8::1"`,
-			"hints.example.org. 300 IN HTTPS 2 hints.example."),
+		positive("hints.example.org.", `hints.example.org. 300 IN HTTPS 1 . mandatory="alpn" alpn="h2" ipv6hint="2001:db8::1"`,
+			"hints.example.org. 300 IN HTTPS 2 ."),
 		positive("mine.example.org.", "mine.example.org. 60 IN "+
 			`HTTPS 1 target.example. alpn="h3,h2" port="8443" ech="AAX+DQABAQ==" ipv6hint="2001:db8::1" key65280="abc"`,
 			"mine.example.org. 60 IN "+backup),
 		// AliasMode, also behind a CNAME record and in own data.
 		positive("led.example.org.", `led.example.org. 90 IN HTTPS 1 service.example. alpn="h2"`),
 		positive("dot.example.org.", `dot.example.org. 60 IN HTTPS 1 service.example. alpn="h2"`),
-		positive("inside.example.org.", `inside.example.org. 60 IN HTTPS 1 other.example.org. alpn="h2"`),
+		positive("inside.example.org.", `inside.example.org. 60 IN HTTPS 1 . alpn="h2"`),
 		positive("union.example.org.", `union.example.org. 70 IN HTTPS 1 service.example. alpn="h2"`,
-			"union.example.org. 70 IN "+full, "union.example.org. 70 IN "+backup),
+			"union.example.org. 70 IN "+strings.Replace(full, ".", "target.example.", 1), "union.example.org. 70 IN "+backup),
 		nodata("none.example.org."), nodata("bare.example.org."), nodata("gone.example.org."), failed,
 		{name: "nowhere.example.org.", qtype: dns.TypeHTTPS, rcode: dns.RcodeNameError, ns: []string{exampleSOA}},
 		{name: "own.example.org.", qtype: dns.TypeTXT, answer: []string{`own.example.org. 60 IN TXT "x"`}},
@@ -285,7 +286,7 @@ func TestHTTPSFailover(t *testing.T) {
 		"second.example. 300 IN HTTPS 1 . alpn=h2 ipv4hint=192.0.2.2 ipv6hint=2001:db8::2",
 	}
 	firstHTTPS := "first.example. 300 IN HTTPS 1 . ipv4hint=192.0.2.1 ipv6hint=2001:db8::1"
-	of := func(target, more string) string { return "example.org. 300 IN HTTPS 1 " + target + ".example." + more }
+	of := func(target, more string) string { return "example.org. 300 IN HTTPS 1 " + target + more }
 	for _, tc := range []struct {
 		name    string
 		records []string // beside those of the second target
@@ -293,10 +294,10 @@ func TestHTTPSFailover(t *testing.T) {
 		serving string // the target that https alias names
 	}{
 		{"without HTTPS records", []string{first}, nil, "first"},
-		// The AAAA records are those of the second.
-		{"with HTTPS records", []string{first, firstHTTPS}, []string{of("first", ` ipv4hint="192.0.2.1"`)}, "first"},
-		{"without addresses", []string{firstHTTPS}, []string{of("second", ` alpn="h2" ipv4hint="192.0.2.2" ipv6hint="2001:db8::2"`)}, "second"},
-		{"gone", nil, []string{of("second", ` alpn="h2" ipv4hint="192.0.2.2" ipv6hint="2001:db8::2"`)}, "second"},
+		// The AAAA records are those of the second, so "." would be both.
+		{"with HTTPS records", []string{first, firstHTTPS}, []string{of("first.example.", ` ipv4hint="192.0.2.1"`)}, "first"},
+		{"without addresses", []string{firstHTTPS}, []string{of(".", ` alpn="h2" ipv4hint="192.0.2.2" ipv6hint="2001:db8::2"`)}, "second"},
+		{"gone", nil, []string{of(".", ` alpn="h2" ipv4hint="192.0.2.2" ipv6hint="2001:db8::2"`)}, "second"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			up := fake.New(t, fake.Zone(append(tc.records, second...)...))
@@ -325,7 +326,7 @@ func TestHTTPSFailoverInTime(t *testing.T) {
 	))
 	a, c := newAlias(t, "example.org", "failover @ first.example second.example\nhttps copy\nretries 0\nupstream "+up.Addr, zoneFile(t, nil))
 	query(t, a, "example.org.", dns.TypeA)
-	wantText(t, "first", query(t, a, "example.org.", dns.TypeHTTPS).Answer, "example.org. 300 IN HTTPS 1 first.example.")
+	wantText(t, "first", query(t, a, "example.org.", dns.TypeHTTPS).Answer, "example.org. 300 IN HTTPS 1 .")
 	if n := up.Asked("first.example.", dns.TypeHTTPS); n != 1 {
 		t.Errorf("asked %d times", n)
 	}
@@ -333,7 +334,7 @@ func TestHTTPSFailoverInTime(t *testing.T) {
 	up.Set(fake.Zone("second.example. 300 IN A 192.0.2.2", "second.example. 300 IN HTTPS 1 ."))
 	c.Advance(301 * time.Second)
 	query(t, a, "example.org.", dns.TypeA)
-	wantText(t, "second", query(t, a, "example.org.", dns.TypeHTTPS).Answer, "example.org. 300 IN HTTPS 1 second.example.")
+	wantText(t, "second", query(t, a, "example.org.", dns.TypeHTTPS).Answer, "example.org. 300 IN HTTPS 1 .")
 }
 
 // awaitAsked waits until up was asked for the HTTPS records of name so many times.
@@ -373,12 +374,12 @@ func TestHTTPSTransfer(t *testing.T) {
 	))
 	properties := "record own target.example\nrecord hints hints.example\nrecord *.w led.example\nupstream " + up.Addr + "\n"
 	a, _ := newPrimaryAlias(t, properties+"https copy", b)
-	shop := `*.shop.example.org. 60 IN HTTPS 1 service.example. alpn="h2"`
+	shop := `*.shop.example.org. 60 IN HTTPS 1 . alpn="h2"`
 	wantText(t, "copy", httpsIn(t, a), shop, `*.w.example.org. 90 IN HTTPS 1 service.example. alpn="h2"`,
 		"both.example.org. 60 IN HTTPS 1 .",
 		"example.org. 60 IN "+full, "example.org. 60 IN "+backup,
-		`hints.example.org. 300 IN HTTPS 1 hints.example. mandatory="alpn" alpn="h2" ipv6hint="2001:db8::1"`,
-		"hints.example.org. 300 IN HTTPS 2 hints.example.",
+		`hints.example.org. 300 IN HTTPS 1 . mandatory="alpn" alpn="h2" ipv6hint="2001:db8::1"`,
+		"hints.example.org. 300 IN HTTPS 2 .",
 		`mine.example.org. 60 IN HTTPS 1 hints.example. mandatory="alpn" alpn="h2" ipv6hint="2001:db8::1"`,
 		"mine.example.org. 60 IN HTTPS 2 hints.example.",
 		"own.example.org. 60 IN HTTPS 1 .")
@@ -400,12 +401,12 @@ func TestHTTPSTransferInTime(t *testing.T) {
 	b := new(zoneBackend)
 	b.zone.Store(zoneWith(t, 7, "example.org. 3600 IN ALIAS target.example."))
 	a, c := newPrimaryAlias(t, "https copy\nupstream "+up.Addr, b)
-	wantText(t, "before", httpsIn(t, a), `example.org. 3600 IN HTTPS 1 target.example. ipv4hint="192.0.2.1"`)
+	wantText(t, "before", httpsIn(t, a), `example.org. 3600 IN HTTPS 1 . ipv4hint="192.0.2.1"`)
 	before := published(t, a)
 	up.Set(fake.Zone("target.example. 60 IN A 192.0.2.7", https))
 	c.Advance(10 * time.Minute)
 	refresh(a)
-	wantText(t, "after", httpsIn(t, a), "example.org. 3600 IN HTTPS 1 target.example.")
+	wantText(t, "after", httpsIn(t, a), "example.org. 3600 IN HTTPS 1 .")
 	if published(t, a) == before {
 		t.Error("the serial is the same")
 	}

@@ -25,6 +25,15 @@ func (c *cache) peekUnknown(q lookup.Question, limit uint32, zone string, e *ans
 	return e, c.left(e, limit, c.now()), pending
 }
 
+// hasOther reports whether there is an answer for everybody that can be served when the lookup of q, about a network, fails.
+func (c *cache) hasOther(q lookup.Question, limit uint32) bool {
+	if q.Net.IsEverybody() {
+		return false
+	}
+	e := c.entries.Load(q.For(lookup.Network{}))
+	return c.usable(e, c.left(e, limit, c.now()))
+}
+
 // hasRoom reports whether an answer to q for one network more can be kept. An expired one makes room.
 func (c *cache) hasRoom(q lookup.Question) bool {
 	now := c.now()

@@ -57,7 +57,7 @@ func (a *Alias) resolve(ans *answer, q lookup.Question, al *records.Alias) {
 	if len(ans.Data) == 0 {
 		a.setEmpty(ans, q)
 	} else if q.Type == dns.TypeHTTPS {
-		a.dropHints(ans, q.Name, al)
+		a.fitHTTPS(ans, q.Name, al)
 	}
 }
 

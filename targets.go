@@ -152,7 +152,10 @@ func (a *Alias) gather(ans *answer, q lookup.Question, al *records.Alias, g *gat
 	parts := make([]answer, 0, n)
 	for t := range al.All() {
 		parts = append(parts, answer{alias: t, net: ans.net})
-		a.resolveTarget(&parts[len(parts)-1], q, t, g)
+		p := &parts[len(parts)-1]
+		if a.resolveTarget(p, q, t, g); q.Type == dns.TypeHTTPS { // the owner has addresses of other targets too
+			p.Data = lookup.WithTargetName(p.Data, t.Target)
+		}
 	}
 	failover := al.Failover != nil
 	if i := waited(parts, failover, g.over); i >= 0 {

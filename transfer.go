@@ -1,6 +1,7 @@
 package alias
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -28,7 +29,10 @@ func (t *expanded) isStale() bool { return len(t.Data) > 0 && t.stale }
 // lookupForTransfer implements primary.Lookup. Secondaries get what clients do: the rules are those of resolve.
 func (a *Alias) lookupForTransfer(ctx context.Context, zone, owner string, al *records.Alias, qtype uint16) (primary.Found, error) {
 	t := a.expand(ctx, zone, owner, al, qtype)
-	if qtype == dns.TypeHTTPS && t.err == nil {
+	if qtype == dns.TypeHTTPS && t.err == nil { // see fitHTTPS
+		if a.hasOwnAddresses(owner, al) {
+			t.Data = lookup.WithTargetName(t.Data, cmp.Or(t.first, al).Target)
+		}
 		t.Data = consistent(t.Data, func(family uint16) ([]byte, bool) {
 			if own := a.ownAddresses(lookup.Question{Name: owner, Type: family}, al); len(own) > 0 {
 				return own, true
@@ -49,9 +53,9 @@ func (a *Alias) expand(ctx context.Context, zone, owner string, al *records.Alia
 		return a.expandCached(&d, awaited{e, ok})
 	}
 	expand := (*expanding).expand
-	var addrs []expanded
+	alone, addrs := true, []expanded(nil)
 	if qtype == dns.TypeHTTPS && al.Failover != nil { // see resolveServing
-		al, addrs = a.servingForTransfer(ctx, zone, owner, al)
+		al, alone, addrs = a.servingForTransfer(ctx, zone, owner, al)
 		expand = (*expanding).expandTarget
 	}
 	x := newExpanding(a, owner, qtype)
@@ -63,19 +67,23 @@ func (a *Alias) expand(ctx context.Context, zone, owner string, al *records.Alia
 	for _, other := range addrs {
 		t.dependOn(&other)
 	}
+	if t.first = cmp.Or(t.first, al); !alone {
+		t.Data = lookup.WithTargetName(t.Data, al.Target)
+	}
 	return t
 }
 
-// servingForTransfer is serving for a transfer, and returns the addresses that say so.
-func (a *Alias) servingForTransfer(ctx context.Context, zone, owner string, al *records.Alias) (*records.Alias, []expanded) {
-	var addrs []expanded
+// servingForTransfer is serving for a transfer, and returns the addresses too.
+func (a *Alias) servingForTransfer(ctx context.Context, zone, owner string, al *records.Alias) (serving *records.Alias, alone bool, addrs []expanded) {
+	var all []*records.Alias
 	for _, family := range addressTypes {
 		t := a.expand(ctx, zone, owner, al, family)
 		if addrs = append(addrs, t); len(t.Data) > 0 {
-			return t.first, addrs
+			all = append(all, t.first)
 		}
 	}
-	return al, addrs
+	serving, alone = firstOfServing(all, al)
+	return serving, alone, addrs
 }
 
 // dependOn makes t due for another Lookup when other is.
@@ -145,7 +153,9 @@ func (x *expanding) expand(al *records.Alias) expanded {
 	var parts []expanded
 	for t := range al.All() {
 		part := x.expandTarget(t)
-		part.first = t
+		if part.first = t; x.qtype == dns.TypeHTTPS {
+			part.Data = lookup.WithTargetName(part.Data, t.Target)
+		}
 		parts = append(parts, part)
 	}
 	return together(parts, al.Failover != nil, x.qtype)

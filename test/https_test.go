@@ -44,12 +44,12 @@ func signedHTTPS(mode string) (https, others []exchange) {
 		if name == "v4.example.org." && mode == "alias" {
 			target = "v4.cdn.example."
 		}
-		hint := ` ipv4hint="203.0.113.80"`
-		if name == "v4.example.org." { // its address is another
-			hint = ""
+		itself, hint := ".", ` ipv4hint="203.0.113.80"`
+		if name == "v4.example.org." { // AliasMode leads to another name than its addresses do
+			itself, hint = "node.cdn.example.", ""
 		}
 		answer := []string{
-			name + ` 120 IN HTTPS 1 node.cdn.example. alpn="h3,h2"` + hint + ` ech="AAX+DQABAQ=="`,
+			name + ` 120 IN HTTPS 1 ` + itself + ` alpn="h3,h2"` + hint + ` ech="AAX+DQABAQ=="`,
 			name + ` 120 IN HTTPS 2 backup.cdn.example. alpn="h2"`,
 		}
 		if mode == "alias" {

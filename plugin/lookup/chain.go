@@ -17,6 +17,8 @@ const MaxLinks = 16
 type Chain struct {
 	names []string // the target, and each name that a link led to
 	ttl   uint32   // the smallest TTL of the records so far, in seconds
+
+	aliasMode bool // one of the links is an HTTPS record in AliasMode
 }
 
 // NewChain returns a chain without links that begins at target, a name as Canonical returns it.
@@ -90,6 +92,7 @@ func (c *Chain) link(answer []dns.RR, alias *dns.HTTPS) (*dns.CNAME, error) {
 		if alias.Target == "." {
 			return nil, nil
 		}
+		c.aliasMode = true
 		return &dns.CNAME{Hdr: alias.Hdr, Target: alias.Target}, nil
 	}
 	cname := CNAMEOf(answer, c.End())

@@ -18,10 +18,10 @@ const (
 	keyIPv6Hint  = uint16(dns.SVCB_IPV6HINT)
 )
 
-// services returns the RDATA of the HTTPS records in ServiceMode that answer has for the end of the chain. A TargetName of
-// "." is the name of the record (RFC 9460, section 2.5.2), which another owner has to write out. When there is one in
-// AliasMode, it is returned instead, because the others do not count then (section 2.4.1); of several, the first in canonical
-// order.
+// services returns the RDATA of the HTTPS records in ServiceMode that answer has for the end of the chain. The TargetName is "."
+// where it is that end (RFC 9460, section 2.5.2), and the end is where the chain leads for addresses too: an owner with these addresses
+// can have the record as it is. Behind a record in AliasMode, the TargetName is in full. When there is a record in AliasMode, it is
+// returned instead, because the others do not count then (section 2.4.1); of several, the first in canonical order.
 func (c *Chain) services(answer []dns.RR) (data []byte, alias *dns.HTTPS, err error) {
 	var smallest []byte
 	ttl := c.ttl
@@ -30,7 +30,7 @@ func (c *Chain) services(answer []dns.RR) (data []byte, alias *dns.HTTPS, err er
 		if !ok || https.Hdr.Class != dns.ClassINET || !strings.EqualFold(https.Hdr.Name, c.End()) {
 			continue
 		}
-		rdata, err := packHTTPS(https, c.End())
+		rdata, err := packHTTPS(https, c.targetName(https))
 		switch {
 		case err != nil:
 			return nil, nil, Unusable("malformed", fmt.Errorf("HTTPS record of %s: %w", https.Hdr.Name, err))
@@ -48,6 +48,19 @@ func (c *Chain) services(answer []dns.RR) (data []byte, alias *dns.HTTPS, err er
 	return slices.Clip(data), nil, nil
 }
 
+// targetName returns the TargetName of rr, a record of the end of the chain, as services has it.
+func (c *Chain) targetName(rr *dns.HTTPS) string {
+	itself := rr.Target == "." || Canonical(rr.Target) == c.End()
+	switch {
+	case rr.Priority == 0, !itself:
+		return rr.Target
+	case c.aliasMode:
+		return c.End()
+	default:
+		return "."
+	}
+}
+
 // AliasMode returns an HTTPS record in AliasMode that leads to target (RFC 9460, section 2.4.2), as data. target is a name as Canonical
 // returns it.
 func AliasMode(target string) []byte {
@@ -58,14 +71,11 @@ func AliasMode(target string) []byte {
 	return Append(nil, rdata, dns.TypeHTTPS)
 }
 
-// packHTTPS returns the RDATA of rr, not compressed, with its TargetName in full and lower case, unless rr is in AliasMode: there
-// "." says that there is no service (RFC 9460, section 2.5.1). owner is the name of rr.
-func packHTTPS(rr *dns.HTTPS, owner string) ([]byte, error) {
+// packHTTPS returns the RDATA of rr, not compressed, with that TargetName.
+func packHTTPS(rr *dns.HTTPS, target string) ([]byte, error) {
 	c := *rr // with the same parameters
 	c.Hdr = dns.RR_Header{Name: ".", Rrtype: dns.TypeHTTPS, Class: dns.ClassINET}
-	if c.Target == "." && c.Priority > 0 {
-		c.Target = owner
-	}
+	c.Target = target
 	if c.Target == "" { // as of a record without RDATA
 		return nil, errors.New("no TargetName")
 	}
@@ -98,6 +108,25 @@ func isHTTPS(rdata []byte) bool {
 	}
 	packed, err := packHTTPS(rr, rr.Target)
 	return err == nil && bytes.Equal(packed, rdata)
+}
+
+// WithTargetName returns data, HTTPS records in ServiceMode, with name in place of a TargetName of ".". name is as Canonical returns it.
+// The result is data when there is none.
+func WithTargetName(data []byte, name string) []byte {
+	var with []byte
+	replaced := false
+	for rdata := range Each(data, dns.TypeHTTPS) {
+		if rr := unpackHTTPS(dns.RR_Header{Name: "."}, rdata); rr != nil && rr.Target == "." {
+			if packed, err := packHTTPS(rr, name); err == nil {
+				rdata, replaced = packed, true
+			}
+		}
+		with = Append(with, rdata, dns.TypeHTTPS)
+	}
+	if !replaced {
+		return data
+	}
+	return with
 }
 
 // WithoutHints returns data, HTTPS records, without those hints that drop reports: it gets the addresses of a hint, and their

@@ -32,7 +32,8 @@ func TestFollowHTTPS(t *testing.T) {
 		fails  string // the outcome
 	}{
 		{name: "no records"},
-		{name: "the name of the record", answer: []string{"Target.Example. 60 IN HTTPS 1 . alpn=h2"}, want: []string{`1 target.example. alpn="h2"`}, ttl: 60},
+		{name: "the name of the record", answer: []string{"Target.Example. 60 IN HTTPS 1 . alpn=h2"}, want: []string{`1 . alpn="h2"`}, ttl: 60},
+		{name: "the name of the record in full", answer: []string{"target.example. 60 IN HTTPS 1 Target.Example. alpn=h2"}, want: []string{`1 . alpn="h2"`}, ttl: 60},
 		{name: "another name", answer: []string{"target.example. 60 IN HTTPS 1 SVC.example."}, want: []string{"1 svc.example."}, ttl: 60},
 		{
 			name: "two priorities, in the order received, each once",
@@ -45,7 +46,7 @@ func TestFollowHTTPS(t *testing.T) {
 			name: "all parameters",
 			answer: []string{`target.example. 60 IN HTTPS 16 . mandatory=alpn,port alpn="h3,h2" no-default-alpn port=8443 ipv4hint=192.0.2.1,192.0.2.2 ` +
 				`ech="AAX+DQABAQ==" ipv6hint=2001:db8::1 dohpath=/q{?dns} key65280="a\\200b"`},
-			want: []string{`16 target.example. mandatory="alpn,port" alpn="h3,h2" no-default-alpn="" port="8443" ipv4hint="192.0.2.1,192.0.2.2" ` +
+			want: []string{`16 . mandatory="alpn,port" alpn="h3,h2" no-default-alpn="" port="8443" ipv4hint="192.0.2.1,192.0.2.2" ` +
 				`ech="AAX+DQABAQ==" ipv6hint="2001:db8::1" dohpath="/q{?dns}" key65280="a\\200b"`}, ttl: 60,
 		},
 		{
@@ -55,7 +56,7 @@ func TestFollowHTTPS(t *testing.T) {
 		{
 			name:   "behind a CNAME record",
 			answer: []string{"end.example. 60 IN HTTPS 1 .", "target.example. 20 IN CNAME end.example."},
-			want:   []string{"1 end.example."}, end: "end.example.", ttl: 20,
+			want:   []string{"1 ."}, end: "end.example.", ttl: 20,
 		},
 		{
 			name:   "behind AliasMode and a DNAME record",
@@ -172,15 +173,15 @@ func TestWithoutHints(t *testing.T) {
 	}{
 		{"none", nil, lookup.Strings(all, dns.TypeHTTPS)},
 		{"the first family", []string{"192.0.2.2"}, []string{
-			`1 target.example. mandatory="alpn,ipv6hint" alpn="h2" ech="AAE=" ipv6hint="2001:db8::1" key65280="x"`,
-			`2 target.example. mandatory="ipv4hint" ipv4hint="192.0.2.3"`, `3 target.example. alpn="h2"`,
+			`1 . mandatory="alpn,ipv6hint" alpn="h2" ech="AAE=" ipv6hint="2001:db8::1" key65280="x"`,
+			`2 . mandatory="ipv4hint" ipv4hint="192.0.2.3"`, `3 . alpn="h2"`,
 		}},
 		{"both families", []string{"192.0.2.1", "2001:db8::1"}, []string{
-			`1 target.example. mandatory="alpn" alpn="h2" ech="AAE=" key65280="x"`,
-			`2 target.example. mandatory="ipv4hint" ipv4hint="192.0.2.3"`, `3 target.example. alpn="h2"`,
+			`1 . mandatory="alpn" alpn="h2" ech="AAE=" key65280="x"`,
+			`2 . mandatory="ipv4hint" ipv4hint="192.0.2.3"`, `3 . alpn="h2"`,
 		}},
 		{"all", []string{"192.0.2.1", "192.0.2.3", "2001:db8::1"}, []string{
-			`1 target.example. mandatory="alpn" alpn="h2" ech="AAE=" key65280="x"`, "2 target.example.", `3 target.example. alpn="h2"`,
+			`1 . mandatory="alpn" alpn="h2" ech="AAE=" key65280="x"`, "2 .", `3 . alpn="h2"`,
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -197,8 +198,28 @@ func TestWithoutHints(t *testing.T) {
 	}
 	same := serviceData(t, "1 . ipv4hint=192.0.2.1", "1 . ipv4hint=192.0.2.2")
 	drop := func(uint16, []byte) bool { return true }
-	if got := lookup.Strings(lookup.WithoutHints(same, drop), dns.TypeHTTPS); !slices.Equal(got, []string{"1 target.example."}) {
+	if got := lookup.Strings(lookup.WithoutHints(same, drop), dns.TypeHTTPS); !slices.Equal(got, []string{"1 ."}) {
 		t.Errorf("two records that are the same without their hints: %q", got)
+	}
+}
+
+// The TargetName "." is written out for an owner with other addresses.
+func TestWithTargetName(t *testing.T) {
+	for _, tc := range []struct{ rdata, want []string }{
+		{nil, nil},
+		{[]string{"1 svc.example."}, []string{"1 svc.example."}},
+		{[]string{"1 . alpn=h2 ech=AAE= key65280=x", "2 svc.example."}, []string{`1 app.example. alpn="h2" ech="AAE=" key65280="x"`, "2 svc.example."}},
+		{[]string{"1 .", "1 app.example."}, []string{"1 app.example."}}, // and each record once
+	} {
+		data := serviceData(t, tc.rdata...)
+		before := bytes.Clone(data)
+		got := lookup.WithTargetName(data, "app.example.")
+		if s := lookup.Strings(got, dns.TypeHTTPS); !slices.Equal(s, tc.want) || !lookup.IsData(got, dns.TypeHTTPS) {
+			t.Errorf("%q: got %q, want %q", tc.rdata, s, tc.want)
+		}
+		if !bytes.Equal(data, before) {
+			t.Error("the data has changed")
+		}
 	}
 }
 
@@ -222,7 +243,7 @@ func TestIsData(t *testing.T) {
 		{"an octet more", append(bytes.Clone(one), 0), dns.TypeHTTPS, false},
 		{"without RDATA", with(nil), dns.TypeHTTPS, false},
 		{"without a TargetName", with(rdata[:2]), dns.TypeHTTPS, false},
-		{"upper case", with(bytes.ToUpper(rdata)), dns.TypeHTTPS, false},
+		{"upper case", with(bytes.ToUpper(serviceData(t, "1 svc.example.")[2:])), dns.TypeHTTPS, false},
 		{"a parameter cut off", with(rdata[:len(rdata)-1]), dns.TypeHTTPS, false},
 		{"a key twice", with(slices.Concat(rdata, rdata[len(rdata)-7:])), dns.TypeHTTPS, false},
 		{"addresses", make([]byte, 8), dns.TypeA, true},

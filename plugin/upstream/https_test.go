@@ -41,7 +41,7 @@ func TestHTTPSResponses(t *testing.T) {
 		detail  string
 	}{
 		{name: "ServiceMode", handler: fake.Answer("target.example. 60 IN HTTPS 1 . alpn=h2"), reports: []string{"success"},
-			records: []string{`1 target.example. alpn="h2"`}, ttl: 60},
+			records: []string{`1 . alpn="h2"`}, ttl: 60},
 		{name: "a chain in one response", handler: fake.Answer("target.example. 50 IN CNAME mode.example.", "mode.example. 40 IN HTTPS 0 end.example.", service),
 			reports: []string{"success"}, records: []string{`1 end.example. alpn="h2"`}, ttl: 40, links: 2},
 		{name: "a chain over several requests", handler: byName(map[string]fake.Handler{
@@ -66,7 +66,7 @@ func TestHTTPSResponses(t *testing.T) {
 			"target.example. 60 IN HTTPS 1 . mandatory=alpn,ipv4hint alpn=h2 ipv4hint=192.0.2.1,0.0.0.0 ipv6hint=2001:db8::1",
 			"target.example. 60 IN HTTPS 2 . ipv4hint=192.0.2.1 ipv6hint=::"),
 			reports: []string{"success"}, ttl: 60,
-			records: []string{`1 target.example. mandatory="alpn" alpn="h2" ipv6hint="2001:db8::1"`, `2 target.example. ipv4hint="192.0.2.1"`}},
+			records: []string{`1 . mandatory="alpn" alpn="h2" ipv6hint="2001:db8::1"`, `2 . ipv4hint="192.0.2.1"`}},
 		{name: "no RDATA", handler: spoilt(""), reports: []string{"malformed"}, ede: 22, detail: "no TargetName"},
 		{name: "a name that is cut off", handler: spoilt("0001" + "0361"), reports: []string{"malformed"}, ede: 22, detail: "HTTPS.Target"},
 		{name: "a value that is cut off", handler: spoilt("0001" + "00" + "00010003" + "02"), reports: []string{"malformed"}, ede: 22, detail: "overflow"},
