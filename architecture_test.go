@@ -31,8 +31,9 @@ var allowed = map[string][]string{
 	"lookup":   {},
 	"rdata":    {},
 	"store":    {},
+	"subnet":   {"lookup"},
 	"wire":     {"lookup"},
-	"upstream": {"lookup"},
+	"upstream": {"lookup", "subnet"},
 	"answers":  {"lookup"},
 	"records":  {"lookup", "answers"}, // of answers, Ref alone: an alias has cached pointers
 	"backend":  {"lookup", "records", "rdata"},

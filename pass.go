@@ -8,6 +8,7 @@ import (
 	"github.com/coredns/alias/plugin/backend"
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/primary"
+	"github.com/coredns/alias/plugin/subnet"
 
 	"github.com/coredns/coredns/core/dnsserver"
 
@@ -116,7 +117,10 @@ func (a *Alias) completed(ctx context.Context, r, m *dns.Msg, q *incoming) *dns.
 	ans.setScope()
 	a.count(ctx, &ans)
 	n := *m
-	n.Rcode, n.Ns, n.Extra = ans.Rcode, ans.NS, withSubnet(m.Extra, ans.Subnet)
+	n.Rcode, n.Ns = ans.Rcode, ans.NS
+	if ans.Subnet != nil {
+		n.Extra = subnet.With(m.Extra, ans.Subnet)
+	}
 	n.Answer = slices.DeleteFunc(slices.Clone(m.Answer), func(rr dns.RR) bool { return strings.EqualFold(rr.Header().Name, end.Name) })
 	n.Answer = append(n.Answer, lookup.Records(end.Question, ans.TTL, ans.Data)...)
 	return &n

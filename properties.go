@@ -16,6 +16,7 @@ import (
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/records"
+	"github.com/coredns/alias/plugin/subnet"
 	"github.com/coredns/alias/plugin/upstream"
 
 	"github.com/coredns/coredns/plugin/metadata"
@@ -264,8 +265,8 @@ func isTTL(arg string) bool {
 
 // setSubnets parses [V4 [V6]].
 func (cfg *config) setSubnets(args []string) (err error) {
-	cfg.subnets = subnets{on: true, v4: 24, v6: 56}
-	for i, bits := range []*int{&cfg.subnets.v4, &cfg.subnets.v6}[:len(args)] {
+	cfg.subnets = subnets{on: true, Lengths: subnet.Lengths{V4: 24, V6: 56}}
+	for i, bits := range []*int{&cfg.subnets.V4, &cfg.subnets.V6}[:len(args)] {
 		if *bits, err = parseCount(args[i], 0, []int{32, 128}[i]); err != nil {
 			return err
 		}

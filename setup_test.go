@@ -331,12 +331,12 @@ func TestParseSeveralTargets(t *testing.T) {
 // How much of an address is sent, and how the room is divided.
 func TestClientSubnetSizes(t *testing.T) {
 	for properties, want := range map[string]string{
-		"":                    "{false 0 0} {7 0}",
-		"client_subnet":       "{true 24 56} {4 3}",
-		"client_subnet 16":    "{true 16 56} {4 3}",
-		"client_subnet 0 128": "{true 0 128} {4 3}",
-		"client_subnet 32 0":  "{true 32 0} {4 3}",
-		"client_subnet 0 0":   "{true 0 0} {7 0}", // no answer is for a network
+		"":                    "{false {0 0}} {7 0}",
+		"client_subnet":       "{true {24 56}} {4 3}",
+		"client_subnet 16":    "{true {16 56}} {4 3}",
+		"client_subnet 0 128": "{true {0 128}} {4 3}",
+		"client_subnet 32 0":  "{true {32 0}} {4 3}",
+		"client_subnet 0 0":   "{true {0 0}} {7 0}", // no answer is for a network
 	} {
 		cfg, err := parseBlock("example.org", "cache_size 7\nupstream 192.0.2.1\n"+properties)
 		if err != nil {

@@ -291,28 +291,6 @@ func TestScopeOfSeveralTargets(t *testing.T) {
 	}
 }
 
-// The backend's own option gives way to that of the answer, and its other records and options stay.
-func TestWithSubnet(t *testing.T) {
-	option := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 24, SourceScope: 16, Address: net.IP{192, 0, 2, 0}}
-	theirs := fake.WithSubnet(new(dns.Msg), prefix("198.51.100.0/24"))
-	theirs.IsEdns0().Option = append(theirs.IsEdns0().Option, &dns.EDNS0_NSID{Code: dns.EDNS0NSID})
-	theirs.Extra = append(theirs.Extra, fake.RRs("ns.example.org. 60 IN A 192.0.2.53")...)
-	before := fmt.Sprint(theirs)
-	m := &dns.Msg{Extra: withSubnet(theirs.Extra, option)}
-	if opt := m.IsEdns0(); len(m.Extra) != 2 || len(opt.Option) != 2 || fake.Subnet(m) != option {
-		t.Errorf("got %v", m)
-	}
-	if fmt.Sprint(theirs) != before {
-		t.Errorf("the backend's response has changed: %v", theirs)
-	}
-	if got := withSubnet(theirs.Extra, nil); len(got) != 2 || got[0] != theirs.Extra[0] {
-		t.Errorf("without option: %v", got)
-	}
-	if m := (&dns.Msg{Extra: withSubnet(nil, option)}); fake.Subnet(m) != option {
-		t.Errorf("got %v", m)
-	}
-}
-
 // In wire form the response is the same as the message.
 func TestSubnetInWireForm(t *testing.T) {
 	h := &fake.ByNetwork{TTL: 300}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/plugin/subnet"
 
 	"github.com/coredns/coredns/plugin/pkg/proxy"
 	"github.com/coredns/coredns/plugin/pkg/transport"
@@ -231,7 +232,7 @@ func (up *upstream) exchange(ctx context.Context, q lookup.Question, opt bool, o
 	defer pool.Put(m)
 	if opt && !q.Net.IsEverybody() {
 		sent := m.IsEdns0()
-		sent.Option = []dns.EDNS0{subnetOption(q.Net)}
+		sent.Option = []dns.EDNS0{subnet.Option(q.Net)}
 		defer func() { sent.Option = nil }()
 	}
 	m.Question[0] = dns.Question{Name: q.Name, Qtype: q.Type, Qclass: dns.ClassINET}

@@ -2,30 +2,12 @@ package upstream
 
 import (
 	"fmt"
-	"net/netip"
 
 	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/plugin/subnet"
 
 	"github.com/miekg/dns"
 )
-
-// The address families of the Client Subnet option (RFC 7871, section 6).
-const (
-	familyIPv4 = 1
-	familyIPv6 = 2
-)
-
-// subnetOption returns the Client Subnet option of a query about n (RFC 7871, section 6). n is neither everybody nor Global.
-func subnetOption(n lookup.Network) *dns.EDNS0_SUBNET {
-	addr := n.Prefix().Addr()
-	family := uint16(familyIPv6)
-	if addr.Is4() {
-		family = familyIPv4
-	}
-	return &dns.EDNS0_SUBNET{
-		Code: dns.EDNS0SUBNET, Family: family, SourceNetmask: uint8(n.Bits()), Address: addr.AsSlice(), // #nosec G115 -- at most 128
-	}
-}
 
 // scope returns how many bits of n the response m is for, to a query about n that was sent with an OPT record or without. More than n has
 // say that n is too large, or that the scope is not known: then the answer is for n itself, but for no smaller network in it.
@@ -46,28 +28,16 @@ func (up *upstream) scope(m *dns.Msg, n lookup.Network, opt bool) (uint8, error)
 	return bits, err
 }
 
-// scopeOf returns how many bits of n, the network of the query, the response m is for; 0 is for everybody. Without the option, which
-// was not sent then, it is 0. The error, a *lookup.Failure,
-// is that the response is for another network: such a response has to be dropped (section 7.3).
+// scopeOf returns how many bits of n, the network of the query, the response m is for; 0 is for everybody. It is not sent without
+// the option, and then 0. The error, a *lookup.Failure, is that the response is for another network.
 func scopeOf(m *dns.Msg, n lookup.Network) (bits uint8, sent bool, err error) {
-	opt := m.IsEdns0()
-	if n.IsEverybody() || opt == nil {
+	option := subnet.Of(m)
+	switch {
+	case n.IsEverybody(), option == nil:
 		return 0, false, nil
+	case !subnet.IsAbout(option, n):
+		return 0, true, lookup.Unusable("mismatch", fmt.Errorf("response for another network than %s", n))
+	default:
+		return option.SourceScope, true, nil
 	}
-	query := subnetOption(n)
-	for _, o := range opt.Option {
-		got, ok := o.(*dns.EDNS0_SUBNET)
-		if !ok {
-			continue
-		}
-		addr, _ := netip.AddrFromSlice(got.Address)
-		if got.Family == familyIPv4 {
-			addr = addr.Unmap() // the library has it in 16 octets
-		}
-		if got.Family != query.Family || got.SourceNetmask != query.SourceNetmask || addr != n.Prefix().Addr() {
-			return 0, true, lookup.Unusable("mismatch", fmt.Errorf("response for another network than %s", n))
-		}
-		return got.SourceScope, true, nil
-	}
-	return 0, false, nil
 }
