@@ -35,15 +35,16 @@ func (c *cache) hasOther(q lookup.Question, limit uint32) bool {
 }
 
 // hasRoom reports whether an answer to q for one network more can be kept. An expired one makes room.
-func (c *cache) hasRoom(q lookup.Question) bool {
-	now := c.now()
-	return c.entries.HasRoom(q, func(e *answers.Entry) bool { return c.left(e, lookup.NoLimit, now) <= 0 })
-}
+func (c *cache) hasRoom(q lookup.Question) bool { return c.entries.HasRoom(q, c.hasExpired) }
+
+// hasExpired reports whether the TTL of e has run out.
+func (c *cache) hasExpired(e *answers.Entry) bool { return c.left(e, lookup.NoLimit, c.now()) <= 0 }
 
 // settleFor is settle for the answer o to the question of a client of whom the network is known. It is for the networks of its scope.
 func (c *cache) settleFor(l *inFlight, o lookup.Outcome) {
 	l.scope = l.net.Cut(int(o.Scope))
 	q := l.Question.For(l.scope)
+	c.entries.MakeRoom(q, c.hasExpired)
 	l.entry = c.store(q, l.zone, answers.None, o)
 	if l.scope == lookup.Global {
 		c.store(l.Question.For(lookup.Network{}), l.zone, answers.None, o)

@@ -399,3 +399,32 @@ func TestChangeForAllNetworks(t *testing.T) {
 		}
 	})
 }
+
+// While lookups fail, clients of further networks take nothing from those that have an answer, at the cap or below it.
+func TestOutageAtTheCap(t *testing.T) {
+	withNetworks(t, "retries 0", func(t *testing.T, a *Alias, r *networkResolver) {
+		ask := func(i int) string {
+			q := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
+			q.SetEdns0(1232, false)
+			fake.WithSubnet(q, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24))
+			m := exchange(t, context.Background(), a, q)
+			synctest.Wait()
+			return firstAddress(m)
+		}
+		last := make([]string, answers.MaxNetworks)
+		for i := range last {
+			last[i] = ask(i)
+		}
+		time.Sleep(time.Hour)
+		r.set(24, true, 0)
+		for i := range 300 {
+			ask(answers.MaxNetworks + i)
+			time.Sleep(10 * time.Second) // and so back-offs end
+		}
+		for i, want := range last {
+			if got := ask(i); got != want {
+				t.Fatalf("network %d: %s, want %s", i, got, want)
+			}
+		}
+	})
+}

@@ -84,8 +84,9 @@ func (es *Entries) reindex(q lookup.Question, change func(*networks) *networks) 
 }
 
 // Find returns the entry that a client gets who asks q, whose Net is a network of clients: the answer for the most specific
-// network that has all of these clients; one that is exact counts for its own network only. kept is the question of that entry. Without such an answer, kept is q, and the entry says
-// whether lookups of q fail for networks without an answer; or it is None. Find waits for no lookup and no update.
+// network that has all of these clients; one that is exact counts for its own network only. kept is the question of that
+// entry. Without such an answer, kept is q, and the entry says whether lookups of q fail for networks without an answer; or it
+// is None. Find waits for no lookup and no update.
 func (es *Entries) Find(q lookup.Question) (kept lookup.Question, e *Entry) {
 	ns := es.networksOf(q)
 	global := q.For(lookup.Global)
@@ -108,20 +109,38 @@ func (es *Entries) Find(q lookup.Question) (kept lookup.Question, e *Entry) {
 }
 
 // HasRoom reports whether the answer to q for one network more can be kept, so that it is worth a lookup: there are fewer than
-// MaxNetworks, or among some of them at random is one of which expired reports that it is of little use. That one goes then.
+// MaxNetworks, or among some of them at random is one of which expired reports that it is of little use.
 func (es *Entries) HasRoom(q lookup.Question, expired func(*Entry) bool) bool {
 	ns := es.networksOf(q)
 	if ns == nil || len(ns.all) < MaxNetworks {
 		return true
 	}
+	_, found := es.expiredOf(q, ns, expired)
+	return found
+}
+
+// MakeRoom removes such an answer if there is no room for the answer to q otherwise. It is called when there is an answer: a lookup may
+// fail, and then none has to go.
+func (es *Entries) MakeRoom(q lookup.Question, expired func(*Entry) bool) {
+	ns := es.networksOf(q)
+	if ns == nil || len(ns.all) < MaxNetworks || slices.Contains(ns.all, q.Net) {
+		return
+	}
+	if other, found := es.expiredOf(q, ns, expired); found {
+		es.Remove(other)
+	}
+}
+
+// expiredOf returns the question of an answer to q for one of ns, of which expired reports that it is of little use, if there is one
+// among some at random.
+func (es *Entries) expiredOf(q lookup.Question, ns *networks, expired func(*Entry) bool) (other lookup.Question, found bool) {
 	for range samples {
-		other := q.For(ns.all[rand.IntN(len(ns.all))]) // #nosec G404 -- no secret
+		other = q.For(ns.all[rand.IntN(len(ns.all))]) // #nosec G404 -- no secret
 		if e, ok := es.networks.answers.GetEntryQuietly(other); !ok || expired(e.Value) {
-			es.Remove(other)
-			return true
+			return other, true
 		}
 	}
-	return false
+	return other, false
 }
 
 // Remove removes the entry of q, if there is one.

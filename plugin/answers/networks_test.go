@@ -148,7 +148,7 @@ func TestMaxNetworks(t *testing.T) {
 	}
 }
 
-// There is room below the cap, and at it when some answer is expired: that goes.
+// There is room below the cap, and at it when some answer is expired: that goes when there is another.
 func TestHasRoom(t *testing.T) {
 	es := newEntries(10, 10_000)
 	never := func(*answers.Entry) bool { return false }
@@ -163,8 +163,18 @@ func TestHasRoom(t *testing.T) {
 	if es.HasRoom(next, never) || es.Len() != answers.MaxNetworks {
 		t.Errorf("there is room, with %d entries", es.Len())
 	}
-	if !es.HasRoom(next, always) || es.Len() != answers.MaxNetworks-1 {
+	if !es.HasRoom(next, always) || es.Len() != answers.MaxNetworks {
 		t.Errorf("there is no room, with %d entries", es.Len())
+	}
+	es.MakeRoom(next, never)
+	es.MakeRoom(target.For(nth(0)), always) // which has an entry
+	if es.Len() != answers.MaxNetworks {
+		t.Errorf("room was made, with %d entries", es.Len())
+	}
+	es.MakeRoom(next, always)
+	es.MakeRoom(next, always)
+	if es.Len() != answers.MaxNetworks-1 {
+		t.Errorf("no room was made, with %d entries", es.Len())
 	}
 	store(es, next, answer(addrs1, 0))
 	if e := es.Load(next); !e.Answered {
