@@ -25,15 +25,18 @@ import (
 	"time"
 
 	"github.com/coredns/alias/test/upstream"
+
+	"github.com/miekg/dns"
 )
 
-// webAddress is where the web server of the targets is. Nothing serves at its port 443.
+// webAddress is the address of the target's web server, which serves at another port than 443.
 const webAddress = "127.0.0.80"
 
-// Firefox, with its own settings for HTTPS records, gets the port and the protocol of an owner from the HTTPS records that https copy
-// gives it. Without https, it finds the same web server only if the URL has the port.
+// Firefox, with its default settings for HTTPS records, takes the port of the web server from the HTTPS record that https copy gives the
+// owner. Without https, it reaches the same web server only if the URL has the port.
+//
+// It does not run beside other tests: it takes both cores from them.
 func TestBrowserUsesHTTPSRecords(t *testing.T) {
-	t.Parallel()
 	firefox, certutil := need(t, "firefox-esr"), need(t, "certutil")
 	if conn, err := net.Dial("tcp", net.JoinHostPort(webAddress, "443")); err == nil {
 		conn.Close()
@@ -42,11 +45,7 @@ func TestBrowserUsesHTTPSRecords(t *testing.T) {
 	ca := newAuthority(t)
 	web := startWeb(t, ca)
 	_, port, _ := net.SplitHostPort(web)
-	resolver := startForBrowser(t, ca, upstream.New(t, authority(
-		"cdn.example. 300 IN SOA ns1 hostmaster 1 7200 3600 1209600 60",
-		"web.cdn.example. 300 IN A "+webAddress,
-		"web.cdn.example. 300 IN HTTPS 1 . alpn=h2 port="+port,
-	)).Addr)
+	resolver := startForBrowser(t, ca, port)
 
 	copied, off := "https://copy.example/", "https://off.example/"
 	withPort := "https://off.example:" + port + "/"
@@ -64,9 +63,15 @@ func TestBrowserUsesHTTPSRecords(t *testing.T) {
 	}
 }
 
-// startForBrowser starts a server that answers over HTTPS for zones with an alias each, and returns its URL.
-func startForBrowser(t *testing.T, ca *certificateAuthority, resolver string) (url string) {
+// startForBrowser starts a server that answers over HTTPS for two zones, and returns its URL. Both are aliases of the same target, whose
+// web server is at webPort; one has https copy.
+func startForBrowser(t *testing.T, ca *certificateAuthority, webPort string) (url string) {
 	t.Helper()
+	resolver := upstream.New(t, authority(
+		"cdn.example. 300 IN SOA ns1 hostmaster 1 7200 3600 1209600 60",
+		"web.cdn.example. 300 IN A "+webAddress,
+		"web.cdn.example. 300 IN HTTPS 1 . alpn=h2 port="+webPort,
+	)).Addr
 	dir := t.TempDir()
 	cert, key := ca.write(t, dir, "127.0.0.1")
 	port, secure := freePort(t), freePort(t)
@@ -78,6 +83,7 @@ func startForBrowser(t *testing.T, ca *certificateAuthority, resolver string) (u
 			alias {
 				record @ web.cdn.example
 				upstream %[6]s
+				timeout 4s
 				%[7]s
 			}
 			file zone %[1]s
@@ -87,11 +93,19 @@ func startForBrowser(t *testing.T, ca *certificateAuthority, resolver string) (u
 	}
 	write(t, filepath.Join(dir, "zone"), zoneFile)
 	write(t, filepath.Join(dir, "Corefile"), corefile.String())
-	startServer(t, port, dir, "Corefile")
+	server := startServer(t, port, dir, "Corefile")
+	// Firefox caches failures, so it starts when the server has the answers.
+	for zone, https := range map[string][]string{
+		"copy.example.": {`copy.example. 300 IN HTTPS 1 . alpn="h2" port="` + webPort + `"`},
+		"off.example.":  nil,
+	} {
+		checkRecords(t, query(t, server.addr, "udp", zone, dns.TypeA).Answer, zone+" 300 IN A "+webAddress)
+		checkRecords(t, query(t, server.addr, "udp", zone, dns.TypeHTTPS).Answer, https...)
+	}
 	return "https://" + local(secure) + "/dns-query"
 }
 
-// startWeb starts a web server at webAddress for all names, whose pages are what the client asked for and how.
+// startWeb starts a web server at webAddress for all names. A page is the protocol and the names of its request.
 func startWeb(t *testing.T, ca *certificateAuthority) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", net.JoinHostPort(webAddress, "0"))
@@ -110,7 +124,7 @@ func startWeb(t *testing.T, ca *certificateAuthority) (addr string) {
 	return l.Addr().String()
 }
 
-// browserPage loads each URL until that succeeds, or five times, and posts what came of it.
+// browserPage loads each URL, at most five times, and posts the page of each, or the error.
 const browserPage = `<!DOCTYPE html><title>loads</title><script>
 const load = async url => {
 	let got
@@ -187,23 +201,12 @@ func newProfile(t *testing.T, certutil string, ca *certificateAuthority, resolve
 	dir := t.TempDir()
 	var prefs strings.Builder
 	for name, value := range map[string]any{
-		"network.trr.mode":                           3, // the server and nothing else
-		"network.trr.uri":                            resolver,
-		"network.trr.confirmationNS":                 "skip",
-		"network.trr.allow-rfc1918":                  true, // loopback addresses too
-		"network.captive-portal-service.enabled":     false,
-		"network.connectivity-service.enabled":       false,
-		"app.normandy.enabled":                       false,
-		"app.update.enabled":                         false,
-		"browser.aboutwelcome.enabled":               false,
-		"browser.shell.checkDefaultBrowser":          false,
-		"browser.startup.page":                       0,
-		"datareporting.healthreport.uploadEnabled":   false,
-		"datareporting.policy.dataSubmissionEnabled": false,
-		"extensions.update.enabled":                  false,
-		"services.settings.server":                   "data:,",
-		"toolkit.telemetry.reportingpolicy.firstRun": false,
-		"startup.homepage_welcome_url":               "",
+		"network.trr.mode":          3, // this resolver and no other
+		"network.trr.uri":           resolver,
+		"network.trr.allow-rfc1918": true, // and loopback addresses
+		// Without these two, some queries go to the system's resolver all the same.
+		"network.captive-portal-service.enabled": false,
+		"network.connectivity-service.enabled":   false,
 	} {
 		text, err := json.Marshal(value)
 		check(t, err)
