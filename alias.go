@@ -7,6 +7,7 @@ import (
 
 	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/backend"
+	"github.com/coredns/alias/plugin/denial"
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/records"
@@ -94,7 +95,9 @@ func (a *Alias) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if r.Opcode != dns.OpcodeQuery || class != dns.ClassINET {
 		return a.backend.ServeDNS(ctx, w, r)
 	}
-	w = a.withDenials(ctx, w, r)
+	if a.signer != nil && a.https != httpsOff {
+		w = denial.Writer(ctx, w, r, a.signer)
+	}
 	q.record, q.exists = a.records.Find(q.Name)
 	if a.targetFrom != "" {
 		q.target = a.labelled(ctx, q.Name)

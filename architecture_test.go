@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"store":    {},
 	"subnet":   {"lookup"},
 	"wire":     {"lookup"},
+	"denial":   {"lookup"},
 	"upstream": {"lookup", "subnet"},
 	"answers":  {"lookup"},
 	"records":  {"lookup", "answers"}, // of answers, Ref alone: an alias has cached pointers

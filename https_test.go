@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/alias/test/signer"
 	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/coredns/coredns/plugin"
@@ -410,4 +411,69 @@ func TestHTTPSTransferInTime(t *testing.T) {
 	if published(t, a) == before {
 		t.Error("the serial is the same")
 	}
+}
+
+// The NSEC records of dnssec deny HTTPS records only where HTTPS queries are left to the backend. See package denial.
+func TestHTTPSAndNSEC(t *testing.T) {
+	up := fake.New(t, svc)
+	zone := zoneFile(t, nil,
+		"sub.example.org. 300 IN NS ns.sub.example.org.", "ns.sub.example.org. 300 IN A 192.0.2.53",
+		"txt.example.org. 300 IN ALIAS service.example.", "txt.example.org. 300 IN TXT x")
+	for _, setup := range []struct {
+		https  string
+		denied bool
+	}{{"https copy", false}, {"https alias", false}, {"", true}} {
+		a, _ := newAlias(t, "example.org", "record @ service.example\nrecord bare bare.example\nupstream "+up.Addr+"\n"+setup.https, zone)
+		h, keys := signer.New(t, a, false, dns.ZONE|dns.SEP)
+		a.signer = &h
+		for _, tc := range []struct {
+			name   string
+			qtype  uint16
+			denied bool
+		}{
+			{"example.org.", dns.TypeAAAA, setup.denied},
+			{"example.org.", dns.TypeNSEC, setup.denied},
+			{"bare.example.org.", dns.TypeTXT, setup.denied},
+			{"txt.example.org.", dns.TypeCAA, setup.denied},
+			{"nowhere.example.org.", dns.TypeA, setup.denied},
+			{"bare.example.org.", dns.TypeDS, true},
+			{"sub.example.org.", dns.TypeA, true},
+			{"sub.example.org.", dns.TypeDS, true},
+		} {
+			r := new(dns.Msg).SetQuestion(tc.name, tc.qtype)
+			r.SetEdns0(1232, true)
+			m := exchange(t, context.Background(), h, r)
+			rrs := slices.Concat(m.Answer, m.Ns)
+			i := slices.IndexFunc(rrs, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeNSEC })
+			if i < 0 || slices.Contains(rrs[i].(*dns.NSEC).TypeBitMap, dns.TypeHTTPS) == tc.denied {
+				t.Errorf("%q: %s %s: got %v", setup.https, tc.name, dns.TypeToString[tc.qtype], m)
+			}
+		}
+		if setup.https == "https copy" {
+			testSignedHTTPS(t, h, keys)
+		}
+	}
+}
+
+// testSignedHTTPS checks that HTTPS records of an alias are signed, and that where there are none their absence is.
+func testSignedHTTPS(t *testing.T, h plugin.Handler, keys []*dns.DNSKEY) {
+	t.Helper()
+	r := new(dns.Msg).SetQuestion("example.org.", dns.TypeHTTPS)
+	r.SetEdns0(1232, true)
+	m := exchange(t, context.Background(), h, r)
+	signer.Check(t, m.Answer, keys)
+	if !slices.ContainsFunc(m.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeHTTPS }) {
+		t.Errorf("no HTTPS record: %v", m)
+	}
+	r.SetQuestion("bare.example.org.", dns.TypeHTTPS)
+	m = exchange(t, context.Background(), h, r)
+	signer.Check(t, m.Ns, keys)
+	if len(m.Answer) != 0 || slices.ContainsFunc(m.Ns, func(rr dns.RR) bool {
+		nsec, ok := rr.(*dns.NSEC)
+		return ok && slices.Contains(nsec.TypeBitMap, dns.TypeHTTPS)
+	}) {
+		t.Errorf("without HTTPS records: got %v", m)
+	}
+	plain := query(t, h, "bare.example.org.", dns.TypeAAAA)
+	wantText(t, "without DO", plain.Ns, exampleSOA)
 }

@@ -1,4 +1,11 @@
-package alias
+// Package denial keeps the NSEC records of the plugin dnssec from denying HTTPS records. dnssec makes an NSEC record for
+// each negative response, and says with a fixed list which types the name has. HTTPS is not in the list. A resolver that
+// uses NSEC records for other types than those it asked for (RFC 8198, section 5.1) would conclude that no name has HTTPS
+// records.
+//
+// It must not know which names have HTTPS records, or where these come from: the caller decides whether the NSEC records
+// may deny them.
+package denial
 
 import (
 	"context"
@@ -13,29 +20,36 @@ import (
 	"github.com/miekg/dns"
 )
 
-// denialWriter keeps the NSEC records of dnssec from denying HTTPS records that aliases have. dnssec says with a fixed list which
-// types exist, and HTTPS is not in it: a resolver that uses NSEC records for other types than those it asked for (RFC 8198) would take
-// it that an owner has none. As for the types in the list, it does no harm when there is none.
-type denialWriter struct {
-	dns.ResponseWriter // leads to dnssec
+// Writer returns a writer that passes the response to r on to w. w is the writer that signer hands to the plugins behind
+// it, or one that leads to it. When signer would add an NSEC record without the type HTTPS to the response, the writer adds
+// the type, lets signer sign the record, and passes the signed response on. So each name has the type HTTPS whether or not
+// it has such records. That does no harm, and the types in the list of dnssec are there in the same way.
+//
+// These NSEC records stay as they are: that for an HTTPS query, because the caller has found no HTTPS records; that of a
+// delegation, which denies no type but DS (RFC 6840, section 4.1); and one that signer has no signature for.
+//
+// Writer returns w itself when the client has not set the DO bit, because such a client gets no NSEC records (RFC 4035,
+// section 3.1).
+//
+// The writer itself changes neither r nor signer nor the messages that it gets, and keeps none of these messages. It passes
+// on a response in wire form unchanged. It is safe for concurrent use if w is.
+func Writer(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, signer *dnssec.Dnssec) dns.ResponseWriter {
+	if opt := r.IsEdns0(); opt == nil || !opt.Do() {
+		return w
+	}
+	return writer{w, ctx, r, signer}
+}
+
+// writer is what Writer returns.
+type writer struct {
+	dns.ResponseWriter // leads to signer
 	ctx                context.Context
 	r                  *dns.Msg
 	signer             *dnssec.Dnssec
 }
 
-// withDenials returns a writer to w for the response to r, unless dnssec does not sign that, or HTTPS queries are left to the backend.
-func (o *options) withDenials(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) dns.ResponseWriter {
-	if o.signer == nil || o.https == httpsOff {
-		return w
-	}
-	if opt := r.IsEdns0(); opt == nil || !opt.Do() {
-		return w
-	}
-	return denialWriter{w, ctx, r, o.signer}
-}
-
 // WriteMsg implements dns.ResponseWriter.
-func (w denialWriter) WriteMsg(m *dns.Msg) error {
+func (w writer) WriteMsg(m *dns.Msg) error {
 	if isDenial(m) && m.Question[0].Qtype != dns.TypeHTTPS {
 		m = w.corrected(m)
 	}
@@ -48,9 +62,10 @@ func isDenial(m *dns.Msg) bool {
 }
 
 // corrected returns m, a denial, signed, with the type HTTPS in its NSEC record. dnssec leaves a denial with signatures as it is.
-func (w denialWriter) corrected(m *dns.Msg) *dns.Msg {
+func (w writer) corrected(m *dns.Msg) *dns.Msg {
 	signed := w.sign(m)
-	if nsec := nsecIn(signed.Answer); nsec != nil { // the query was for it: dnssec signs it as it signs other answers
+	if nsec := nsecIn(signed.Answer); nsec != nil && lookup.HasType(signed.Answer, dns.TypeRRSIG) {
+		// The query was for the NSEC record: dnssec signs it as it signs other answers.
 		signed.Answer = []dns.RR{withHTTPS(nsec)}
 		return signed
 	}
@@ -67,7 +82,7 @@ func (w denialWriter) corrected(m *dns.Msg) *dns.Msg {
 }
 
 // sign returns m as dnssec signs it. m is unchanged.
-func (w denialWriter) sign(m *dns.Msg) *dns.Msg {
+func (w writer) sign(m *dns.Msg) *dns.Msg {
 	unsigned := *m
 	unsigned.Ns = slices.Clip(m.Ns) // dnssec appends to it
 	signer := *w.signer
