@@ -250,8 +250,8 @@ func TestFreshPathAllocations(t *testing.T) {
 	}
 }
 
-// BenchmarkSubnet is a fresh answer in wire form to queries with EDNS: without client_subnet, with it for queries that have no option, and
-// for queries with the option, of one network and of as many as there may be answers for.
+// BenchmarkSubnet is a fresh answer in wire form to queries with EDNS: without client_subnet, with it for queries that have
+// no option, and for queries with the option, of one network and of as many as there may be answers for.
 func BenchmarkSubnet(b *testing.B) {
 	for _, bc := range []struct {
 		name, property string

@@ -152,9 +152,9 @@ func (c *cache) staleOrFailed(q lookup.Question, limit uint32, zone string, e *a
 	return other, otherLeft, s
 }
 
-// lookUp waits for a lookup of q. When it fails, what is cached is served stale if it can be. A query that finds a lookup in
-// flight, and has a stale answer, waits a moment only. With own, the lookup is for the very network of q: that for a larger one, whose
-// answer had expired, has brought an answer for another part of it.
+// lookUp waits for a lookup of q. When it fails, what is cached is served stale if it can be. A query that finds a lookup
+// in flight, and has a stale answer, waits a moment only. With own, the lookup is for the very network of q: that for a
+// larger one, whose answer had expired, has brought an answer for another part of it.
 func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, own bool) (*answers.Entry, time.Duration, status) {
 	kept, e := c.find(q)
 	left := c.left(e, limit, c.now())
@@ -283,7 +283,8 @@ func (c *cache) store(q lookup.Question, zone string, old *answers.Entry, o look
 	return e
 }
 
-// settleFailure caches a failure, and returns the entry. For networks of which no answer is cached, it is cached once: for Global.
+// settleFailure caches a failure, and returns the entry. For networks of which no answer is cached, it is cached once: for
+// Global.
 func (c *cache) settleFailure(q lookup.Question, old *answers.Entry, cause *lookup.Failure) *answers.Entry {
 	if cause.Outcome == lookup.Canceled {
 		return afterFailure(old, cause, c.now())

@@ -50,8 +50,8 @@ func TestAnswerCounters(t *testing.T) {
 	}
 }
 
-// All statuses of a zone are collected from its first answer on, and each zone once, whether its counters are found without a lock
-// yet or not.
+// All statuses of a zone are collected from its first answer on, and each zone once, whether its counters are found without
+// a lock yet or not.
 func TestAnswerCountersCollected(t *testing.T) {
 	var c answerCounters
 	c.of("dns://:53", "a.example.")[hit].Add(2)

@@ -54,8 +54,9 @@ func (a *Alias) hasOwnHTTPS(q lookup.Question) bool {
 	})
 }
 
-// resolveServing sets ans to the HTTPS records of that target of al, which has failover, whose addresses are served: a client that
-// gets both has to reach one service with them. The HTTPS records of the others are looked up in the background.
+// resolveServing sets ans to the HTTPS records of that target of al, which has failover, whose addresses are served: a
+// client that gets both has to reach one service with them. The HTTPS records of the others are looked up in the
+// background.
 func (a *Alias) resolveServing(ans *answer, q lookup.Question, al *records.Alias) {
 	serving, alone := a.serving(ans.net, q.Name, al)
 	others := &gathering{owner: q.Name}
@@ -70,8 +71,8 @@ func (a *Alias) resolveServing(ans *answer, q lookup.Question, al *records.Alias
 	}
 }
 
-// serving returns the target of al whose A records are served for name to clients in net, or else whose AAAA records, or else the first;
-// and whether no other target's addresses are served.
+// serving returns the target of al whose A records are served for name to clients in net, or else whose AAAA records, or
+// else the first; and whether no other target's addresses are served.
 func (a *Alias) serving(net lookup.Network, name string, al *records.Alias) (serving *records.Alias, alone bool) {
 	var all []*records.Alias
 	for _, family := range addressTypes {
@@ -86,7 +87,8 @@ func (a *Alias) serving(net lookup.Network, name string, al *records.Alias) (ser
 	return firstOfServing(all, al)
 }
 
-// firstOfServing returns the first of all, the targets that serve the families, or al when there is none; and whether they are the same.
+// firstOfServing returns the first of all, the targets that serve the families, or al when there is none; and whether they
+// are the same.
 func firstOfServing(all []*records.Alias, al *records.Alias) (first *records.Alias, alone bool) {
 	if len(all) == 0 {
 		return al, true
@@ -94,8 +96,8 @@ func firstOfServing(all []*records.Alias, al *records.Alias) (first *records.Ali
 	return all[0], len(slices.Compact(all)) == 1
 }
 
-// consistent returns data, HTTPS records, without the hints that contradict the addresses which the same clients are given, as far
-// as these are known (RFC 9460, section 7.3).
+// consistent returns data, HTTPS records, without the hints that contradict the addresses which the same clients are given,
+// as far as these are known (RFC 9460, section 7.3).
 func consistent(data []byte, addresses func(family uint16) (addrs []byte, known bool)) []byte {
 	return lookup.WithoutHints(data, func(family uint16, hints []byte) bool {
 		addrs, known := addresses(family)
@@ -111,9 +113,9 @@ func consistent(data []byte, addresses func(family uint16) (addrs []byte, known 
 	})
 }
 
-// fitHTTPS makes ans, the answer to an HTTPS query for name from al, fit the addresses that the same clients are given for name. A
-// TargetName of "." stays only if these are the addresses of the target: browsers use no record of another TargetName. Hints that
-// contradict them are dropped.
+// fitHTTPS makes ans, the answer to an HTTPS query for name from al, fit the addresses that the same clients are given for
+// name. A TargetName of "." stays only if these are the addresses of the target: browsers use no record of another
+// TargetName. Hints that contradict them are dropped.
 func (a *Alias) fitHTTPS(ans *answer, name string, al *records.Alias) {
 	if a.hasOwnAddresses(name, al) {
 		ans.Data = lookup.WithTargetName(ans.Data, ans.target)
@@ -130,8 +132,9 @@ func (a *Alias) hasOwnAddresses(name string, al *records.Alias) bool {
 	})
 }
 
-// addressesNow returns the addresses that the client of ans, the answer to an HTTPS query from al, is given for q, a question for
-// addresses of the same name. They are not known while a lookup is pending or fails. ans is then for no more clients than they are.
+// addressesNow returns the addresses that the client of ans, the answer to an HTTPS query from al, is given for q, a
+// question for addresses of the same name. They are not known while a lookup is pending or fails. ans is then for no more
+// clients than they are.
 func (a *Alias) addressesNow(ans *answer, q lookup.Question, al *records.Alias) (addrs []byte, known bool) {
 	if own := a.ownAddresses(q, al); len(own) > 0 {
 		return own, true

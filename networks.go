@@ -40,7 +40,8 @@ func (c *cache) hasRoom(q lookup.Question) bool { return c.entries.HasRoom(q, c.
 // hasExpired reports whether the TTL of e has run out.
 func (c *cache) hasExpired(e *answers.Entry) bool { return c.left(e, lookup.NoLimit, c.now()) <= 0 }
 
-// settleFor is settle for the answer o to the question of a client of whom the network is known. It is for the networks of its scope.
+// settleFor is settle for the answer o to the question of a client of whom the network is known. It is for the networks of
+// its scope.
 func (c *cache) settleFor(l *inFlight, o lookup.Outcome) {
 	l.scope = l.net.Cut(int(o.Scope))
 	q := l.Question.For(l.scope)

@@ -303,8 +303,8 @@ func fill(t *testing.T, a *Alias) {
 	}
 }
 
-// When there are answers for as many networks as may be, further clients get that for everybody, which is looked up for them if need
-// be; and an expired answer makes room.
+// When there are answers for as many networks as may be, further clients get that for everybody, which is looked up for
+// them if need be; and an expired answer makes room.
 func TestCappedNetworks(t *testing.T) {
 	const further = "192.0.2.0/24"
 	withNetworks(t, "retries 0", func(t *testing.T, a *Alias, r *networkResolver) {
@@ -346,8 +346,8 @@ func TestCappedNetworksGetSmaller(t *testing.T) {
 	})
 }
 
-// So many lookups for networks of one question are in flight at most. Further clients get the answer for everybody, after a lookup if
-// need be.
+// So many lookups for networks of one question are in flight at most. Further clients get the answer for everybody, after a
+// lookup if need be.
 func TestManyNetworksAtOnce(t *testing.T) {
 	withNetworks(t, "retries 0", func(t *testing.T, a *Alias, r *networkResolver) {
 		r.set(24, false, 400*time.Millisecond)

@@ -59,7 +59,8 @@ func (a *Alias) numbered(ctx context.Context, w dns.ResponseWriter) (context.Con
 	return context.WithValue(ctx, key, true), a.primary.Writer(w)
 }
 
-// passFollowed hands a query of a type that aliases are followed for to the backend, and answers it when the zone there has an alias for it.
+// passFollowed hands a query of a type that aliases are followed for to the backend, and answers it when the zone there has
+// an alias for it.
 func (a *Alias) passFollowed(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *incoming) (int, error) {
 	if a.zones.Match(q.Name) == "" || backend.IsInside(ctx) {
 		return a.pass(ctx, w, r, q)

@@ -44,9 +44,10 @@ func (ans *answer) extendedError() *dns.EDNS0_EDE {
 	return ede
 }
 
-// resolve sets ans, which is empty but for the client's network, to the answer to q from al: from this server's own data, from
-// what is cached or an upstream answers, and without all these from the backend's own addresses. An answer is set and not returned, because
-// the goroutine of a query has a small stack, and each copy brings it nearer to the size where the runtime moves it.
+// resolve sets ans, which is empty but for the client's network, to the answer to q from al: from this server's own data,
+// from what is cached or an upstream answers, and without all these from the backend's own addresses. An answer is set and
+// not returned, because the goroutine of a query has a small stack, and each copy brings it nearer to the size where the
+// runtime moves it.
 func (a *Alias) resolve(ans *answer, q lookup.Question, al *records.Alias) {
 	ans.alias = al
 	if al.Next == nil {
@@ -73,8 +74,8 @@ func (a *Alias) setEmpty(ans *answer, q lookup.Question) {
 	}
 }
 
-// resolveTarget sets ans to what the target of al, which is one of the alias's, has for q. With g, it does not wait for a lookup: then
-// the status is pending, and g knows which lookup it is.
+// resolveTarget sets ans to what the target of al, which is one of the alias's, has for q. With g, it does not wait for a
+// lookup: then the status is pending, and g knows which lookup it is.
 func (a *Alias) resolveTarget(ans *answer, q lookup.Question, al *records.Alias, g *gathering) {
 	ans.target = al.Target
 	switch {
@@ -118,8 +119,8 @@ func (a *Alias) resolveNested(ans *answer, q lookup.Question, d *destination, g 
 	ans.target = target
 }
 
-// setCached sets ans to what the cache has for q, to which so many links lead inside ZONES. limit is the smallest TTL of these and
-// of the alias. cached is the alias's cached pointer, or nil. For g, see resolveTarget.
+// setCached sets ans to what the cache has for q, to which so many links lead inside ZONES. limit is the smallest TTL of
+// these and of the alias. cached is the alias's cached pointer, or nil. For g, see resolveTarget.
 func (a *Alias) setCached(ans *answer, q lookup.Question, limit uint32, links uint8, cached *answers.Ref, g *gathering) {
 	var e *answers.Entry
 	var left time.Duration

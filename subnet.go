@@ -6,8 +6,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// subnets says how much of a client's address goes to the upstreams (RFC 7871). The zero value is: nothing, and the option of queries is
-// not looked at.
+// subnets says how much of a client's address goes to the upstreams (RFC 7871). The zero value is: nothing, and the option
+// of queries is not looked at.
 type subnets struct {
 	on bool
 	subnet.Lengths
@@ -16,8 +16,8 @@ type subnets struct {
 // areSent reports whether the upstreams get anything of an address: otherwise there are no answers but those for everybody.
 func (s subnets) areSent() bool { return s.V4 > 0 || s.V6 > 0 }
 
-// setClient notes the network of the client who sent r, and the option for the response, in ans. It is not ok when the option of r
-// is malformed.
+// setClient notes the network of the client who sent r, and the option for the response, in ans. It is not ok when the
+// option of r is malformed.
 func (s subnets) setClient(ans *answer, r *dns.Msg) (ok bool) {
 	option := subnet.Of(r)
 	if option == nil {

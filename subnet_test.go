@@ -28,8 +28,8 @@ func prefix(text string) netip.Prefix {
 	return netip.MustParsePrefix(text)
 }
 
-// askFrom queries h as a client that tells its prefix; "" stands for a query without the option. It returns the first address, the status,
-// and the scope of the response, -1 without the option.
+// askFrom queries h as a client that tells its prefix; "" stands for a query without the option. It returns the first
+// address, the status, and the scope of the response, -1 without the option.
 func askFrom(t testing.TB, a *Alias, name string, qtype uint16, from string) (addr, status string, scope int) {
 	t.Helper()
 	r := new(dns.Msg).SetQuestion(name, qtype)
@@ -71,8 +71,8 @@ func subnetServer(t *testing.T, properties string) map[string]string {
 	return map[string]string{"udp": s.LocalAddr().String(), "tcp": s.Addr().String()}
 }
 
-// The upstream gets the network, cut to the configured length. The response repeats the option and has the scope of the answer, and
-// clients outside of that get another answer (RFC 7871, sections 7.2.1 and 7.3).
+// The upstream gets the network, cut to the configured length. The response repeats the option and has the scope of the
+// answer, and clients outside of that get another answer (RFC 7871, sections 7.2.1 and 7.3).
 func TestClientSubnet(t *testing.T) {
 	for _, tc := range []struct {
 		properties string
@@ -158,7 +158,8 @@ func wantAsked(network string) string {
 	return "[" + network + "]"
 }
 
-// Nothing of a client goes to the upstream that does not want it, that says nothing, or that does not use EDNS (RFC 7871, section 7.1.2).
+// Nothing of a client goes to the upstream that does not want it, that says nothing, or that does not use EDNS (RFC 7871,
+// section 7.1.2).
 func TestNothingOfTheClient(t *testing.T) {
 	h := &fake.ByNetwork{TTL: 300}
 	h.Scope(24)
@@ -193,7 +194,8 @@ func TestNothingOfTheClient(t *testing.T) {
 	}
 }
 
-// A malformed option gets FORMERR (RFC 7871, section 7.1.2), and no lookup. Other malformed options are refused by the DNS library.
+// A malformed option gets FORMERR (RFC 7871, section 7.1.2), and no lookup. Other malformed options are refused by the DNS
+// library.
 func TestMalformedOption(t *testing.T) {
 	for name, option := range map[string]*dns.EDNS0_SUBNET{
 		"scope":                  {Family: 1, SourceNetmask: 24, SourceScope: 24, Address: net.IP{192, 0, 2, 0}},
@@ -236,7 +238,8 @@ func TestWithoutClientSubnet(t *testing.T) {
 	}
 }
 
-// Negative answers, failures and this server's own data have scope 0; a CNAME record of the zone that leads to the alias has its scope.
+// Negative answers, failures and this server's own data have scope 0; a CNAME record of the zone that leads to the alias
+// has its scope.
 func TestScopeOfTheResponse(t *testing.T) {
 	h := &fake.ByNetwork{TTL: 300}
 	h.Scope(24)

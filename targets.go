@@ -15,9 +15,10 @@ import (
 // maxNested is how many other owners of several targets an alias may lead to inside ZONES: a query looks at all of their targets.
 const maxNested = 16
 
-// resolveTargets sets ans to the answer to q from al, the alias of owner, which has several targets: to what all of them have, or with
-// failover to what the first has that has anything. All lookups that are needed are in flight at the same time. It waits for them as
-// long as they can change the answer, but no longer than an attempt takes when a target has records.
+// resolveTargets sets ans to the answer to q from al, the alias of owner, which has several targets: to what all of them
+// have, or with failover to what the first has that has anything. All lookups that are needed are in flight at the same
+// time. It waits for them as long as they can change the answer, but no longer than an attempt takes when a target has
+// records.
 func (a *Alias) resolveTargets(ans *answer, q lookup.Question, owner string, al *records.Alias) {
 	if q.Type == dns.TypeHTTPS && al.Failover != nil {
 		a.resolveServing(ans, q, al)
@@ -142,8 +143,8 @@ func (g *gathering) find(c *cache, q lookup.Question, limit uint32, zone string,
 	return e, left, s
 }
 
-// gather sets ans to what al has for q, as far as that is known now. The status is pending when a lookup may change the answer and is worth
-// a wait.
+// gather sets ans to what al has for q, as far as that is known now. The status is pending when a lookup may change the
+// answer and is worth a wait.
 func (a *Alias) gather(ans *answer, q lookup.Question, al *records.Alias, g *gathering) {
 	n := 0
 	for range al.All() {
@@ -199,8 +200,8 @@ func (a *Alias) gatherNested(ans *answer, q lookup.Question, d *destination, g *
 func (ans *answer) isFresh() bool { return len(ans.Data) > 0 && ans.status < stale }
 func (ans *answer) isStale() bool { return len(ans.Data) > 0 && ans.status >= stale }
 
-// waited returns the index of a part that is pending, may change the answer and is worth a wait, or -1. When a target has records,
-// a lookup is not worth a wait if the last one of that target failed, or if it takes longer than an attempt.
+// waited returns the index of a part that is pending, may change the answer and is worth a wait, or -1. When a target has
+// records, a lookup is not worth a wait if the last one of that target failed, or if it takes longer than an attempt.
 func waited(parts []answer, failover, over bool) int {
 	records := slices.ContainsFunc(parts, func(p answer) bool { return len(p.Data) > 0 })
 	found := -1
@@ -217,8 +218,8 @@ func waited(parts []answer, failover, over bool) int {
 	return found
 }
 
-// counting returns the indices of the parts that the answer is made of: those with fresh records, or else those with stale ones; with
-// failover the first of them. None has records if there is none.
+// counting returns the indices of the parts that the answer is made of: those with fresh records, or else those with stale
+// ones; with failover the first of them. None has records if there is none.
 func counting(parts []answer, failover bool) []int {
 	for _, has := range []func(*answer) bool{(*answer).isFresh, (*answer).isStale} {
 		which := make([]int, 0, len(parts))
@@ -260,8 +261,8 @@ func (ans *answer) union(parts []answer, which []int, qtype uint16) {
 	ans.target = strings.Join(targets, ",")
 }
 
-// setNone sets ans to what the client gets when no target has records: a failure when one fails, and otherwise NODATA, which is stale when
-// that of one is.
+// setNone sets ans to what the client gets when no target has records: a failure when one fails, and otherwise NODATA,
+// which is stale when that of one is.
 func (ans *answer) setNone(parts []answer) {
 	ans.status = nodata
 	targets := make([]string, len(parts))

@@ -65,8 +65,8 @@ func TestTransferSeveralTargets(t *testing.T) {
 	}
 }
 
-// The serial grows when the addresses of all targets together change, or a failover goes over or back, and neither with the order of the
-// addresses nor with their TTL.
+// The serial grows when the addresses of all targets together change, or a failover goes over or back, and neither with the
+// order of the addresses nor with their TTL.
 func TestSerialOfSeveralTargets(t *testing.T) {
 	const own, other = "192.0.2.1", "192.0.2.2"
 	union := fake.Zone("a.example. 60 IN A "+own, "b.example. 60 IN A "+other)
@@ -109,8 +109,8 @@ func TestSerialOfSeveralTargets(t *testing.T) {
 	}
 }
 
-// A target that fails, and of which nothing is cached, takes nothing from what the others have. Only when all fail, transfer_on_failure
-// counts. The target that comes back is noticed after its back-off.
+// A target that fails, and of which nothing is cached, takes nothing from what the others have. Only when all fail,
+// transfer_on_failure counts. The target that comes back is noticed after its back-off.
 func TestTransferWithADeadTarget(t *testing.T) {
 	for _, how := range []string{"silent", "fails"} {
 		for _, properties := range []string{

@@ -21,7 +21,8 @@ func newStates(t *testing.T) (*statesUpstream, *fake.Server) {
 	return u, fake.New(t, u.ServeDNS)
 }
 
-// addressesOf returns the addresses of the targets with these numbers, in their order: each has one of its own, and all have 192.0.2.1.
+// addressesOf returns the addresses of the targets with these numbers, in their order: each has one of its own, and all
+// have 192.0.2.1.
 func addressesOf(targets ...int) (addrs []string) {
 	for n, i := range targets {
 		addrs = append(addrs, fmt.Sprintf("192.0.2.1%d", i))
@@ -32,7 +33,8 @@ func addressesOf(targets ...int) (addrs []string) {
 	return addrs
 }
 
-// wantAddresses checks that a query for example.org A is answered with these addresses in this order, and returns how long it took.
+// wantAddresses checks that a query for example.org A is answered with these addresses in this order, and returns how long
+// it took.
 func wantAddresses(t *testing.T, a *Alias, what string, want ...string) time.Duration {
 	t.Helper()
 	began := time.Now()
@@ -81,8 +83,8 @@ func TestTargetsLookedUpAtOnce(t *testing.T) {
 	}
 }
 
-// A target that does not answer, and of which nothing is cached, delays the first answer by an attempt, and no others: neither while its
-// lookup goes on, nor when it fails, nor when it is looked up again.
+// A target that does not answer, and of which nothing is cached, delays the first answer by an attempt, and no others:
+// neither while its lookup goes on, nor when it fails, nor when it is looked up again.
 func TestDeadTargetDelaysOnce(t *testing.T) {
 	logged(t)
 	const timeout = 400 * time.Millisecond

@@ -97,8 +97,8 @@ func (t *expanded) dependOn(other *expanded) {
 	}
 }
 
-// expanding expands the alias of owner for a transfer: first it collects what has to be looked up, then it awaits all of that, and then it
-// puts the results together. So the result does not depend on which lookup ends first.
+// expanding expands the alias of owner for a transfer: first it collects what has to be looked up, then it awaits all of
+// that, and then it puts the results together. So the result does not depend on which lookup ends first.
 type expanding struct {
 	a     *Alias
 	owner string
@@ -161,8 +161,8 @@ func (x *expanding) expand(al *records.Alias) expanded {
 	return together(parts, al.Failover != nil, x.qtype)
 }
 
-// together returns what parts have together: the fresh records of all of them, or of the first that has any; without fresh records the
-// stale ones. Without records, it is the failure of one, or else nothing.
+// together returns what parts have together: the fresh records of all of them, or of the first that has any; without fresh
+// records the stale ones. Without records, it is the failure of one, or else nothing.
 func together(parts []expanded, failover bool, qtype uint16) expanded {
 	whole := expanded{Found: primary.Found{TTL: lookup.NoLimit, Next: parts[0].Next, Stored: parts[0].Stored}}
 	for _, p := range parts { // what is looked up next, and changes or comes back, is noticed then

@@ -32,8 +32,8 @@ import (
 // webAddress is the address of the target's web server, which serves at another port than 443.
 const webAddress = "127.0.0.80"
 
-// Firefox, with its default settings for HTTPS records, takes the port of the web server from the HTTPS record that https copy gives the
-// owner. Without https, it reaches the same web server only if the URL has the port.
+// Firefox, with its default settings for HTTPS records, takes the port of the web server from the HTTPS record that https
+// copy gives the owner. Without https, it reaches the same web server only if the URL has the port.
 //
 // It does not run beside other tests: it takes both cores from them.
 func TestBrowserUsesHTTPSRecords(t *testing.T) {
@@ -63,8 +63,8 @@ func TestBrowserUsesHTTPSRecords(t *testing.T) {
 	}
 }
 
-// startForBrowser starts a server that answers over HTTPS for two zones, and returns its URL. Both are aliases of the same target, whose
-// web server is at webPort; one has https copy.
+// startForBrowser starts a server that answers over HTTPS for two zones, and returns its URL. Both are aliases of the same
+// target, whose web server is at webPort; one has https copy.
 func startForBrowser(t *testing.T, ca *certificateAuthority, webPort string) (url string) {
 	t.Helper()
 	resolver := upstream.New(t, authority(
@@ -173,7 +173,8 @@ func browse(t *testing.T, firefox, profile string, urls ...string) map[string]st
 	return got
 }
 
-// startFirefox starts Firefox without a window, and returns the path of its log. It is killed when the test ends, with its child processes.
+// startFirefox starts Firefox without a window, and returns the path of its log. It is killed when the test ends, with its
+// child processes.
 func startFirefox(t *testing.T, firefox, profile, url string) (log string) {
 	t.Helper()
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
@@ -194,8 +195,8 @@ func startFirefox(t *testing.T, firefox, profile, url string) (log string) {
 	return out.Name()
 }
 
-// newProfile returns the directory of a profile of Firefox that resolves all names at the DNS server with that URL, and trusts ca. The
-// settings for HTTPS records are the defaults.
+// newProfile returns the directory of a profile of Firefox that resolves all names at the DNS server with that URL, and
+// trusts ca. The settings for HTTPS records are the defaults.
 func newProfile(t *testing.T, certutil string, ca *certificateAuthority, resolver string) string {
 	t.Helper()
 	dir := t.TempDir()

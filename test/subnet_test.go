@@ -56,7 +56,8 @@ func constant(h *upstream.ByNetwork) upstream.Handler {
 	}
 }
 
-// testSubnets checks that clients of each network get the answer for it, behind a resolver that asks a server that answers by network.
+// testSubnets checks that clients of each network get the answer for it, behind a resolver that asks a server that answers
+// by network.
 func testSubnets(t *testing.T, start func(t *testing.T, addr string) *process) {
 	t.Parallel()
 	dig := need(t, "dig")
@@ -164,9 +165,9 @@ func exchangeRaw(t *testing.T, network, addr string, wire []byte) *dns.Msg {
 	return m
 }
 
-// Each malformed option gets FORMERR (RFC 7871, section 7.1.2), whether alias refuses it or the DNS library. The exception is an
-// option with more or fewer octets of the address than its prefix length says: the library cuts them off or pads them with zeroes before
-// alias sees them.
+// Each malformed option gets FORMERR (RFC 7871, section 7.1.2), whether alias refuses it or the DNS library. The exception
+// is an option with more or fewer octets of the address than its prefix length says: the library cuts them off or pads them
+// with zeroes before alias sees them.
 func TestMalformedSubnet(t *testing.T) {
 	t.Parallel()
 	h := &upstream.ByNetwork{TTL: 300}
@@ -220,8 +221,8 @@ func TestMalformedSubnet(t *testing.T) {
 	}
 }
 
-// The answers for networks outlive the process: each client gets its own last answer when the upstream does not answer. A server block
-// without client_subnet serves that for everybody.
+// The answers for networks outlive the process: each client gets its own last answer when the upstream does not answer. A
+// server block without client_subnet serves that for everybody.
 func TestSubnetPersist(t *testing.T) {
 	t.Parallel()
 	h := &upstream.ByNetwork{TTL: 300}

@@ -27,8 +27,8 @@ const (
 	subnetCacheSize = 2000 // half of it is for everybody: more than both families of all aliases need
 )
 
-// A hostile client asks with random client subnets, about one alias or about many. The cache stays within its size, the answers for
-// everybody stay in it, and other clients get their answers as quickly as before, with the option and without.
+// A hostile client asks with random client subnets, about one alias or about many. The cache stays within its size, the
+// answers for everybody stay in it, and other clients get their answers as quickly as before, with the option and without.
 func TestSubnetsDrill(t *testing.T) {
 	for name, owner := range map[string]func(i int) string{
 		"one alias":    func(int) string { return "example.org." },
@@ -97,8 +97,8 @@ func drillSubnets(t *testing.T, owner func(i int) string) {
 		metrics(t, page)[`coredns_alias_client_subnet_capped_total{zone="example.org."}`])
 }
 
-// subnetsVariable is the environment variable with the number of hostile queries of TestSubnetsDrill. If it is set, the server is built
-// without the race detector.
+// subnetsVariable is the environment variable with the number of hostile queries of TestSubnetsDrill. If it is set, the
+// server is built without the race detector.
 const subnetsVariable = "ALIAS_SUBNETS"
 
 // fullNoise returns how many queries the hostile client makes, if that is said.
@@ -155,8 +155,8 @@ func randomSubnet() netip.Prefix {
 // good has the queries of clients who are not hostile, and control queries, which need neither resolver nor cache.
 type good struct{ with, without, control []shot }
 
-// askWithSubnets sends queries for the addresses of example.org, 50 a second with a client subnet, one of ten, and 50 without; and 50
-// control queries.
+// askWithSubnets sends queries for the addresses of example.org, 50 a second with a client subnet, one of ten, and 50
+// without; and 50 control queries.
 func askWithSubnets(t *testing.T, addr string, d time.Duration) good {
 	t.Helper()
 	const rate = 150

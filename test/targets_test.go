@@ -18,8 +18,9 @@ var (
 	secondTarget = map[uint16]string{dns.TypeA: "203.0.113.90", dns.TypeAAAA: "2001:db8:90::90"}
 )
 
-// Under a steady load, one of two targets begins to time out, and later answers again. No client gets an empty, a stale or a slow answer,
-// and all get the addresses of the other target alone within the TTL. With failover, these are not served as long as the first answers.
+// Under a steady load, one of two targets begins to time out, and later answers again. No client gets an empty, a stale or
+// a slow answer, and all get the addresses of the other target alone within the TTL. With failover, these are not served as
+// long as the first answers.
 func TestTargetGoesAndComesBack(t *testing.T) {
 	const (
 		ttl     = 4 * time.Second
@@ -120,7 +121,8 @@ func addressesIn(m *dns.Msg) []string {
 	return addrs
 }
 
-// A secondary gets what clients of the server get: the addresses of all targets, or of the first of a failover, and it follows them.
+// A secondary gets what clients of the server get: the addresses of all targets, or of the first of a failover, and it
+// follows them.
 func TestSecondaryOfSeveralTargets(t *testing.T) {
 	t.Parallel()
 	host := func(second string) upstream.Handler {

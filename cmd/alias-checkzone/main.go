@@ -323,8 +323,8 @@ func (z *zone) checkLength(owner string, r record) {
 		"give '%s' a target further on", target, owner, links, chain[len(chain)-1], maxLinks, owner)
 }
 
-// follow returns how many links the chain from name has. It ends at a name outside of the zone, without a CNAME or ALIAS record, in
-// a chain that is reported already, or with several ALIAS records: the plugin counts anew from there on.
+// follow returns how many links the chain from name has. It ends at a name outside of the zone, without a CNAME or ALIAS
+// record, in a chain that is reported already, or with several ALIAS records: the plugin counts anew from there on.
 func (z *zone) follow(name string) int {
 	if w, ok := z.longest[name]; ok {
 		return w.links

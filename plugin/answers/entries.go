@@ -55,10 +55,10 @@ type File interface {
 
 // Entries are the cache entries of one Source, by question. Server blocks with the same source share them.
 //
-// There are at most Size answers for everybody, and as many failures of targets that have no answer. An answer with 256 octets of
-// data or more counts for more than one: for one more with each 256 octets. Past that, those go that are used
-// least, a moment later. The same holds for the answers for networks of clients (RFC 7871), which have a size of their own, so that
-// clients who claim many networks evict no answer for everybody. Entries is safe for concurrent use.
+// There are at most Size answers for everybody, and as many failures of targets that have no answer. An answer with 256
+// octets of data or more counts for more than one: for one more with each 256 octets. Past that, those go that are used
+// least, a moment later. The same holds for the answers for networks of clients (RFC 7871), which have a size of their own,
+// so that clients who claim many networks evict no answer for everybody. Entries is safe for concurrent use.
 type Entries struct {
 	source    Source
 	now       func() time.Time
@@ -169,8 +169,8 @@ func (es *Entries) pool(q lookup.Question) *pool {
 // Load returns the entry of q, or None. It waits for no lookup and no update.
 func (es *Entries) Load(q lookup.Question) *Entry { return es.pool(q).load(q) }
 
-// LoadRef is Load for a caller that keeps ref for q, a question of everybody, and for no other question. ref may be nil. It allocates
-// nothing.
+// LoadRef is Load for a caller that keeps ref for q, a question of everybody, and for no other question. ref may be nil. It
+// allocates nothing.
 func (es *Entries) LoadRef(q lookup.Question, ref *Ref) *Entry {
 	if ref == nil {
 		return es.Load(q)

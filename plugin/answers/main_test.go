@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(collected{m}) }
 
-// collected is a run of the tests after which garbage is collected: shares that tests have dropped are given back in goroutines, which
-// end soon after that.
+// collected is a run of the tests after which garbage is collected: shares that tests have dropped are given back in
+// goroutines, which end soon after that.
 type collected struct{ *testing.M }
 
 func (m collected) Run() int {

@@ -119,8 +119,8 @@ func (es *Entries) HasRoom(q lookup.Question, expired func(*Entry) bool) bool {
 	return found
 }
 
-// MakeRoom removes such an answer if there is no room for the answer to q otherwise. It is called when there is an answer: a lookup may
-// fail, and then none has to go.
+// MakeRoom removes such an answer if there is no room for the answer to q otherwise. It is called when there is an answer:
+// a lookup may fail, and then none has to go.
 func (es *Entries) MakeRoom(q lookup.Question, expired func(*Entry) bool) {
 	ns := es.networksOf(q)
 	if ns == nil || len(ns.all) < MaxNetworks || slices.Contains(ns.all, q.Net) {
@@ -131,8 +131,8 @@ func (es *Entries) MakeRoom(q lookup.Question, expired func(*Entry) bool) {
 	}
 }
 
-// expiredOf returns the question of an answer to q for one of ns, of which expired reports that it is of little use, if there is one
-// among some at random.
+// expiredOf returns the question of an answer to q for one of ns, of which expired reports that it is of little use, if
+// there is one among some at random.
 func (es *Entries) expiredOf(q lookup.Question, ns *networks, expired func(*Entry) bool) (other lookup.Question, found bool) {
 	for range samples {
 		other = q.For(ns.all[rand.IntN(len(ns.all))]) // #nosec G404 -- no secret

@@ -22,11 +22,11 @@ const (
 	maxAge = MaxStale + MaxTTL
 )
 
-// In the copy, the key of a record is the type (uint16) and the name of the question. If the answer is for a network, the most
-// significant bit of the type is set, and between the type and the name stand the address family (uint8, 4 or 6), the
-// prefix length (uint8), and as many octets of the address as have bits of the prefix. The value is the time at which the answer came (int64,
-// milliseconds since 1970), the TTL (uint32, seconds), flags (uint8: 1, it counts as expired; 2, it is exact, which only an answer for a
-// network is), the number of links (uint8), and the data. Numbers are big-endian.
+// In the copy, the key of a record is the type (uint16) and the name of the question. If the answer is for a network, the
+// most significant bit of the type is set, and between the type and the name stand the address family (uint8, 4 or 6), the
+// prefix length (uint8), and as many octets of the address as have bits of the prefix. The value is the time at which the
+// answer came (int64, milliseconds since 1970), the TTL (uint32, seconds), flags (uint8: 1, it counts as expired; 2, it is
+// exact, which only an answer for a network is), the number of links (uint8), and the data. Numbers are big-endian.
 const (
 	keySize   = 2
 	valueSize = 8 + 4 + 1 + 1

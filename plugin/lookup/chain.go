@@ -12,8 +12,8 @@ import (
 // MaxLinks is how many links, CNAME records and aliases, a chain has at most.
 const MaxLinks = 16
 
-// Chain is the chain of names from a target to its records. Its links are CNAME and DNAME records, HTTPS records in AliasMode and,
-// inside the server's own zones, aliases. A Chain is not safe for concurrent use.
+// Chain is the chain of names from a target to its records. Its links are CNAME and DNAME records, HTTPS records in
+// AliasMode and, inside the server's own zones, aliases. A Chain is not safe for concurrent use.
 type Chain struct {
 	names []string // the target, and each name that a link led to
 	ttl   uint32   // the smallest TTL of the records so far, in seconds
@@ -50,10 +50,10 @@ func (c *Chain) Extend(target string) error {
 // TooLong returns the failure of a chain of more than MaxLinks links.
 func TooLong() *Failure { return Unusable(Loop, fmt.Errorf("more than %d links", MaxLinks)) }
 
-// Follow extends the chain with the CNAME and DNAME records of answer, which may be in any order, and returns the RDATA of the
-// records of its end, of type qtype (A, AAAA or HTTPS): each once, at most MaxRecords, and nil when answer has none. For type
-// HTTPS, a record in AliasMode extends the chain too. Records of other names, types and classes do not count. The result belongs to the
-// caller.
+// Follow extends the chain with the CNAME and DNAME records of answer, which may be in any order, and returns the RDATA of
+// the records of its end, of type qtype (A, AAAA or HTTPS): each once, at most MaxRecords, and nil when answer has none.
+// For type HTTPS, a record in AliasMode extends the chain too. Records of other names, types and classes do not count. The
+// result belongs to the caller.
 //
 // The error is a *Failure, with the outcome "loop" (see Extend), or "malformed" when a record has no address or name in it,
 // or leads to a name that is too long.
@@ -74,7 +74,8 @@ func (c *Chain) Follow(answer []dns.RR, qtype uint16) ([]byte, error) {
 	}
 }
 
-// records returns the RDATA of the records that answer has for the end of the chain, or the HTTPS record in AliasMode that it has.
+// records returns the RDATA of the records that answer has for the end of the chain, or the HTTPS record in AliasMode that
+// it has.
 func (c *Chain) records(answer []dns.RR, qtype uint16) (data []byte, alias *dns.HTTPS, err error) {
 	if qtype == dns.TypeHTTPS {
 		return c.services(answer)
@@ -85,8 +86,8 @@ func (c *Chain) records(answer []dns.RR, qtype uint16) (data []byte, alias *dns.
 
 // link returns the CNAME record that leads on from the end of the chain, or nil. Where answer has a DNAME record above the
 // end, link makes the CNAME record from it: servers should send one that says the same, and old servers give that one the
-// TTL 0 (RFC 6672, sections 3.1 and 3.4). It makes one from alias too, an HTTPS record in AliasMode or nil; the TargetName "." leads
-// nowhere (RFC 9460, section 2.5.1).
+// TTL 0 (RFC 6672, sections 3.1 and 3.4). It makes one from alias too, an HTTPS record in AliasMode or nil; the TargetName
+// "." leads nowhere (RFC 9460, section 2.5.1).
 func (c *Chain) link(answer []dns.RR, alias *dns.HTTPS) (*dns.CNAME, error) {
 	if alias != nil {
 		if alias.Target == "." {

@@ -70,8 +70,8 @@ func Count(data []byte, qtype uint16) int {
 	return n
 }
 
-// IsData reports whether data has whole records of type qtype, which is A, AAAA or HTTPS, and nothing else. HTTPS records have the form
-// that Follow gives them.
+// IsData reports whether data has whole records of type qtype, which is A, AAAA or HTTPS, and nothing else. HTTPS records
+// have the form that Follow gives them.
 func IsData(data []byte, qtype uint16) bool {
 	if !IsFollowed(qtype) {
 		return false

@@ -18,10 +18,11 @@ const (
 	keyIPv6Hint  = uint16(dns.SVCB_IPV6HINT)
 )
 
-// services returns the RDATA of the HTTPS records in ServiceMode that answer has for the end of the chain. The TargetName is "."
-// where it is that end (RFC 9460, section 2.5.2), and the end is where the chain leads for addresses too: an owner with these addresses
-// can have the record as it is. Behind a record in AliasMode, the TargetName is in full. When there is a record in AliasMode, it is
-// returned instead, because the others do not count then (section 2.4.1); of several, the first in canonical order.
+// services returns the RDATA of the HTTPS records in ServiceMode that answer has for the end of the chain. The TargetName
+// is "." where it is that end (RFC 9460, section 2.5.2), and the end is where the chain leads for addresses too: an owner
+// with these addresses can have the record as it is. Behind a record in AliasMode, the TargetName is in full. When there is
+// a record in AliasMode, it is returned instead, because the others do not count then (section 2.4.1); of several, the
+// first in canonical order.
 func (c *Chain) services(answer []dns.RR) (data []byte, alias *dns.HTTPS, err error) {
 	var smallest []byte
 	ttl := c.ttl
@@ -61,8 +62,8 @@ func (c *Chain) targetName(rr *dns.HTTPS) string {
 	}
 }
 
-// AliasMode returns an HTTPS record in AliasMode that leads to target (RFC 9460, section 2.4.2), as data. target is a name as Canonical
-// returns it.
+// AliasMode returns an HTTPS record in AliasMode that leads to target (RFC 9460, section 2.4.2), as data. target is a name
+// as Canonical returns it.
 func AliasMode(target string) []byte {
 	rdata, err := packHTTPS(&dns.HTTPS{SVCB: dns.SVCB{Target: target}}, target)
 	if err != nil { // it is no name
@@ -110,8 +111,8 @@ func isHTTPS(rdata []byte) bool {
 	return err == nil && bytes.Equal(packed, rdata)
 }
 
-// WithTargetName returns data, HTTPS records in ServiceMode, with name in place of a TargetName of ".". name is as Canonical returns it.
-// The result is data when there is none.
+// WithTargetName returns data, HTTPS records in ServiceMode, with name in place of a TargetName of ".". name is as
+// Canonical returns it. The result is data when there is none.
 func WithTargetName(data []byte, name string) []byte {
 	var with []byte
 	replaced := false

@@ -14,7 +14,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// With HTTPS among the types, a transfer has the HTTPS records of aliases too. Those of the zone win, also over a record of the Corefile.
+// With HTTPS among the types, a transfer has the HTTPS records of aliases too. Those of the zone win, also over a record of
+// the Corefile.
 func TestTransferHTTPS(t *testing.T) {
 	for _, types := range [][]uint16{{dns.TypeA, dns.TypeHTTPS}, {dns.TypeA}} {
 		r := newResolver(nil)

@@ -42,8 +42,8 @@ const (
 	// wait in the Lookup, so that zones whose lookups take long do not hold up the others.
 	jobZones = 2
 
-	// Refresh looks at refreshShare zones, and then pauses: as long as a goroutine can run on each core, the runtime looks for clients'
-	// queries once in 10 ms only.
+	// Refresh looks at refreshShare zones, and then pauses: as long as a goroutine can run on each core, the runtime looks
+	// for clients' queries once in 10 ms only.
 	refreshShare = 64
 	refreshPause = time.Millisecond
 
@@ -100,9 +100,10 @@ type Config struct {
 	Transferred, Notified func(zone, outcome string)
 }
 
-// Lookup returns what the server answers for al, the alias of owner, in zone, with records of qtype, one of Types: a fresh answer from
-// the cache, or what a lookup finds, or else a stale answer. The error says why there is none of these. It returns soon
-// after ctx ends, then with what is cached. It does not keep the lookups of one zone waiting for those of another.
+// Lookup returns what the server answers for al, the alias of owner, in zone, with records of qtype, one of Types: a fresh
+// answer from the cache, or what a lookup finds, or else a stale answer. The error says why there is none of these. It
+// returns soon after ctx ends, then with what is cached. It does not keep the lookups of one zone waiting for those of
+// another.
 type Lookup func(ctx context.Context, zone, owner string, al *records.Alias, qtype uint16) (Found, error)
 
 // Found is what a Lookup found. When there is an error, only Next, Stored and Unfinished count.

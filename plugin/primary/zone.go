@@ -62,8 +62,8 @@ func newZone(name string, serial uint32, a *agenda) *zone {
 // wake has Refresh look at z: there may be something to publish, or to look up.
 func (z *zone) wake() { z.agenda.wake(z, time.Time{}) }
 
-// succeed makes z, which is new, go on where before is, so that secondaries notice nothing of a reload. unsent says that a NOTIFY of
-// before waits to be sent.
+// succeed makes z, which is new, go on where before is, so that secondaries notice nothing of a reload. unsent says that a
+// NOTIFY of before waits to be sent.
 func (z *zone) succeed(before *zone, unsent bool) {
 	before.mu.Lock()
 	defer before.mu.Unlock()

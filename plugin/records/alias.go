@@ -13,8 +13,8 @@ import (
 const MaxTargets = 16
 
 // Alias says that an owner has the addresses of a target. It may be stated in the Corefile, in zone data, or by a metadata
-// label. An owner with several targets has an Alias for each: that of the first leads to the others. Its fields must not be changed,
-// and it must not be copied; it is safe for concurrent use.
+// label. An owner with several targets has an Alias for each: that of the first leads to the others. Its fields must not be
+// changed, and it must not be copied; it is safe for concurrent use.
 type Alias struct {
 	Target   string    // lower case, fully qualified
 	Zone     string    // the closest of Zones that encloses the owner
@@ -26,7 +26,8 @@ type Alias struct {
 	cached [3]answers.Ref // to the answers of Target, by type
 }
 
-// Failover knows which target of an alias answers. It is safe for concurrent use. The zero Failover is one of which the first does.
+// Failover knows which target of an alias answers. It is safe for concurrent use. The zero Failover is one of which the
+// first does.
 type Failover struct{ serving [3]atomic.Int32 }
 
 // Serve notes that the target with that index, from 0, answers queries of type qtype, and returns the index of the one that did
@@ -39,8 +40,8 @@ func (f *Failover) Serve(qtype uint16, target int) (before int) {
 	return before
 }
 
-// NewAlias returns the alias of owner with those targets, at least one, in their order. All names are lower case and fully qualified. owner is in one of the
-// zones. ttl, in seconds, caps the TTL of the answer. Every target counts.
+// NewAlias returns the alias of owner with those targets, at least one, in their order. All names are lower case and fully
+// qualified. owner is in one of the zones. ttl, in seconds, caps the TTL of the answer. Every target counts.
 func (z Zones) NewAlias(owner string, ttl uint32, targets ...string) *Alias {
 	var first *Alias
 	zone := z.Match(owner)
@@ -67,7 +68,8 @@ func (a *Alias) Targets() []string {
 	return targets
 }
 
-// Cached returns the alias's cached pointer to the answer of type qtype, which is A, AAAA or HTTPS, for everybody. It is the same on each call.
+// Cached returns the alias's cached pointer to the answer of type qtype, which is A, AAAA or HTTPS, for everybody. It is
+// the same on each call.
 func (a *Alias) Cached(qtype uint16) *answers.Ref { return &a.cached[place(qtype)] }
 
 // place returns the index of a type.

@@ -86,10 +86,10 @@ func New(zones Zones) *Records {
 	return rs
 }
 
-// Add makes owner an alias of targets, at least one, unless owner has a record already, and reports whether it did. With failover,
-// the first of them that has an answer counts, and not all. Names are lower case
-// and fully qualified, and owner is in one of the zones. A leading label * makes a wildcard, unless owner is the name of
-// the zone. ttl, in seconds, caps the TTL of the answer. Records must not be sealed.
+// Add makes owner an alias of targets, at least one, unless owner has a record already, and reports whether it did. With
+// failover, the first of them that has an answer counts, and not all. Names are lower case and fully qualified, and owner
+// is in one of the zones. A leading label * makes a wildcard, unless owner is the name of the zone. ttl, in seconds, caps
+// the TTL of the answer. Records must not be sealed.
 func (rs *Records) Add(owner string, ttl uint32, failover bool, targets ...string) bool {
 	zone := rs.zones.Match(owner)
 	name, wildcard := cutWildcard(owner, zone)

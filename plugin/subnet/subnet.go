@@ -1,5 +1,5 @@
-// Package subnet reads and makes the EDNS Client Subnet option (RFC 7871): that of a client's query, that of a query to an upstream, and
-// that of a response.
+// Package subnet reads and makes the EDNS Client Subnet option (RFC 7871): that of a client's query, that of a query to an
+// upstream, and that of a response.
 //
 // It must not know what is cached for a network, or which queries have the option.
 //
@@ -22,8 +22,8 @@ const (
 	familyIPv6 = 2
 )
 
-// Lengths are how many bits of an IPv4 and of an IPv6 address are used at most: 0 to 32, and 0 to 128. Of a family with 0, no network is
-// known.
+// Lengths are how many bits of an IPv4 and of an IPv6 address are used at most: 0 to 32, and 0 to 128. Of a family with 0,
+// no network is known.
 type Lengths struct{ V4, V6 int }
 
 // Of returns the Client Subnet option of m, which belongs to m, or nil when it has none.
@@ -40,9 +40,9 @@ func Of(m *dns.Msg) *dns.EDNS0_SUBNET {
 	return nil
 }
 
-// Network returns the network of the client that option, of a query, tells, cut to the lengths. It is everybody when it tells nothing:
-// the client does not want its address to be used (RFC 7871, section 7.1.2), or the lengths are 0. It is not ok when option is
-// malformed: its scope is not 0, or bits are set beyond the prefix (section 6).
+// Network returns the network of the client that option, of a query, tells, cut to the lengths. It is everybody when it
+// tells nothing: the client does not want its address to be used (RFC 7871, section 7.1.2), or the lengths are 0. It is not
+// ok when option is malformed: its scope is not 0, or bits are set beyond the prefix (section 6).
 func (l Lengths) Network(option *dns.EDNS0_SUBNET) (n lookup.Network, ok bool) {
 	if option.SourceScope != 0 {
 		return n, false
@@ -82,8 +82,8 @@ func address(option *dns.EDNS0_SUBNET) (addr netip.Addr, ok bool) {
 	}
 }
 
-// Option returns the option of a query about n (RFC 7871, section 6), which is neither everybody nor lookup.Global. It belongs to the
-// caller.
+// Option returns the option of a query about n (RFC 7871, section 6), which is neither everybody nor lookup.Global. It
+// belongs to the caller.
 func Option(n lookup.Network) *dns.EDNS0_SUBNET {
 	addr := n.Prefix().Addr()
 	family := uint16(familyIPv6)
@@ -95,8 +95,8 @@ func Option(n lookup.Network) *dns.EDNS0_SUBNET {
 	}
 }
 
-// IsAbout reports whether option, of a response, answers a query about n: it repeats the family, the prefix length and the address. A
-// response that does not has to be dropped (RFC 7871, section 7.3). n is neither everybody nor lookup.Global.
+// IsAbout reports whether option, of a response, answers a query about n: it repeats the family, the prefix length and the
+// address. A response that does not has to be dropped (RFC 7871, section 7.3). n is neither everybody nor lookup.Global.
 func IsAbout(option *dns.EDNS0_SUBNET, n lookup.Network) bool {
 	addr, ok := address(option)
 	return ok && int(option.SourceNetmask) == n.Bits() && addr == n.Prefix().Addr()

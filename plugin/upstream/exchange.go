@@ -100,9 +100,10 @@ func (up *upstream) stop() {
 func (up *upstream) down() bool { return up.proxy.Down(maxFails) }
 
 // ask makes one request and returns the response, which answers exactly this question and whose code is NOERROR or
-// NXDOMAIN, and how many bits of the network of q it is for. Any other result is a *lookup.Failure. When the upstream refuses a query
-// with an OPT record (RFC 6891, section 6.2.2), or its response cannot be parsed, it gets one without. When it refuses one with the
-// network of the client, it gets one without that (RFC 7871, section 7.2.2). ask returns at the deadline.
+// NXDOMAIN, and how many bits of the network of q it is for. Any other result is a *lookup.Failure. When the upstream
+// refuses a query with an OPT record (RFC 6891, section 6.2.2), or its response cannot be parsed, it gets one without. When
+// it refuses one with the network of the client, it gets one without that (RFC 7871, section 7.2.2). ask returns at the
+// deadline.
 func (r asking) ask(ctx context.Context, q lookup.Question) (m *dns.Msg, scope uint8, err error) {
 	opt := !r.plain && r.edns.use(time.Now())
 	m, err = r.query(ctx, r.deadline, q, opt, r.first)

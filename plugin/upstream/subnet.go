@@ -9,14 +9,16 @@ import (
 	"github.com/miekg/dns"
 )
 
-// scope returns how many bits of n the response m is for, to a query about n that was sent with an OPT record or without. More than n has
-// say that n is too large, or that the scope is not known: then the answer is for n itself, but for no smaller network in it.
+// scope returns how many bits of n the response m is for, to a query about n that was sent with an OPT record or without.
+// More than n has say that n is too large, or that the scope is not known: then the answer is for n itself, but for no
+// smaller network in it.
 //
-// A query without one, because an earlier query or its response was lost or damaged, did not have the network: what it brought is kept
-// for n alone, or one lost packet would give the answer to all networks. It is for everybody if the upstream does not know EDNS at all.
+// A query without one, because an earlier query or its response was lost or damaged, did not have the network: what it
+// brought is kept for n alone, or one lost packet would give the answer to all networks. It is for everybody if the
+// upstream does not know EDNS at all.
 //
-// A response without the option is for everybody, but for n alone when the upstream has sent the option before: PowerDNS Recursor sends
-// it with scope 0, and leaves it out when the answer is for some networks.
+// A response without the option is for everybody, but for n alone when the upstream has sent the option before: PowerDNS
+// Recursor sends it with scope 0, and leaves it out when the answer is for some networks.
 func (up *upstream) scope(m *dns.Msg, n lookup.Network, opt bool) (uint8, error) {
 	bits, sent, err := scopeOf(m, n)
 	if sent && err == nil {

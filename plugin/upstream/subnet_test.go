@@ -75,8 +75,8 @@ func TestNetworkIsSent(t *testing.T) {
 	}
 }
 
-// The scope is that of the response, but not longer than what was sent. Without the option it is 0, unless the upstream has sent it before:
-// then it is not known, and the answer is for the network of the question.
+// The scope is that of the response, but not longer than what was sent. Without the option it is 0, unless the upstream has
+// sent it before: then it is not known, and the answer is for the network of the question.
 func TestScope(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -189,8 +189,8 @@ func TestScopeOfAChain(t *testing.T) {
 	}
 }
 
-// An upstream that refuses the option is asked again without it, in the same attempt, and the operator is warned. The answer is for
-// everybody.
+// An upstream that refuses the option is asked again without it, in the same attempt, and the operator is warned. The
+// answer is for everybody.
 func TestOptionRefused(t *testing.T) {
 	t.Parallel()
 	for name, refusal := range map[string]fake.Handler{

@@ -90,12 +90,12 @@ func (us *Upstreams) Stop() {
 	}
 }
 
-// Resolve looks up q, a question for A, AAAA or HTTPS, in at most the given number of attempts (at least 1), each of which takes
-// at most the timeout. The first that ends without failure is the last. The attempts go to the upstreams in turn; an
+// Resolve looks up q, a question for A, AAAA or HTTPS, in at most the given number of attempts (at least 1), each of which
+// takes at most the timeout. The first that ends without failure is the last. The attempts go to the upstreams in turn; an
 // upstream that fails its health checks is passed over, unless all do. An attempt that fails before a fifth of the timeout
-// has passed goes on through the next upstream, through each at most once. The data of the outcome belongs to the
-// caller. When q is about a network of clients, which is not lookup.Global, its address goes to the upstreams (RFC 7871), and the outcome
-// has the scope.
+// has passed goes on through the next upstream, through each at most once. The data of the outcome belongs to the caller.
+// When q is about a network of clients, which is not lookup.Global, its address goes to the upstreams (RFC 7871), and the
+// outcome has the scope.
 //
 // The error is a *lookup.Failure, that of the last attempt. Its outcome is one of timeout, network (no response), servfail,
 // refused, formerr, notimp, rcode (the code of the response), malformed, mismatch (not a response to the query), referral,

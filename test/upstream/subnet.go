@@ -19,7 +19,8 @@ func Subnet(m *dns.Msg) *dns.EDNS0_SUBNET {
 	return nil
 }
 
-// WithSubnet gives r the Client Subnet option for prefix, and returns r. An invalid prefix stands for a source prefix length of 0.
+// WithSubnet gives r the Client Subnet option for prefix, and returns r. An invalid prefix stands for a source prefix
+// length of 0.
 func WithSubnet(r *dns.Msg, prefix netip.Prefix) *dns.Msg {
 	if r.IsEdns0() == nil {
 		r.SetEdns0(1232, false)
@@ -38,8 +39,8 @@ func WithSubnet(r *dns.Msg, prefix netip.Prefix) *dns.Msg {
 // Everybody is the last octet of the address that ByNetwork answers a query without the option with.
 const Everybody = 255
 
-// AddressFor returns the address that ByNetwork answers clients of prefix with: one for each prefix of up to 24 bits of IPv4, and of
-// 33 to 56 bits of IPv6. The invalid prefix stands for a query without the option.
+// AddressFor returns the address that ByNetwork answers clients of prefix with: one for each prefix of up to 24 bits of
+// IPv4, and of 33 to 56 bits of IPv6. The invalid prefix stands for a query without the option.
 func AddressFor(prefix netip.Prefix, qtype uint16) netip.Addr {
 	four := [4]byte{10, 0, 0, Everybody}
 	if prefix.IsValid() {
@@ -67,8 +68,8 @@ func PrefixOf(s *dns.EDNS0_SUBNET, bits int) netip.Prefix {
 	return prefix
 }
 
-// ByNetwork answers A and AAAA queries for any name with an address for the network of the client. It is the handler of a resolver,
-// and of an authoritative server. Its methods may be called concurrently.
+// ByNetwork answers A and AAAA queries for any name with an address for the network of the client. It is the handler of a
+// resolver, and of an authoritative server. Its methods may be called concurrently.
 type ByNetwork struct {
 	TTL uint32
 
