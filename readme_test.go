@@ -74,7 +74,7 @@ func TestReadmeMetrics(t *testing.T) {
 }
 
 func TestReadmeSections(t *testing.T) {
-	want := []string{"Name", "Description", "Syntax", "Aliases", "Caching", "Client subnet", "Zone Transfers", "Metrics", "Ready", "Metadata", "Log",
+	want := []string{"Name", "Description", "Syntax", "Aliases", "Caching", "Client Subnet", "Zone Transfers", "Metrics", "Ready", "Metadata", "Log",
 		"Examples", "Limits", "Checking a zone", "Compatibility", "Bugs", "See Also"}
 	var got []string
 	for _, m := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllStringSubmatch(readme(t), -1) {
