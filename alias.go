@@ -8,6 +8,7 @@ import (
 	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/backend"
 	"github.com/coredns/alias/plugin/denial"
+	"github.com/coredns/alias/plugin/filter"
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/records"
@@ -51,6 +52,7 @@ type options struct {
 	subnets    subnets         // see client_subnet
 	https      httpsMode       // whether HTTPS queries are answered, and how
 	signer     *dnssec.Dnssec  // that signs the responses; nil without dnssec in the server block
+	targets    filter.Targets  // that are denied
 	wireForm   bool            // no plugin has to see the responses as messages, see canWriteWire
 	bypass     func() []string // see CacheBypassZones
 }
@@ -129,7 +131,9 @@ func (a *Alias) find(q *incoming, query bool) *records.Alias {
 		return q.record.Alias
 	}
 	if q.target != "" && !(q.Type == dns.TypeHTTPS && a.hasOwnHTTPS(q.Question)) {
-		return a.zones.NewAlias(q.Name, lookup.NoLimit, q.target)
+		if len(a.allowed(q.Name, []string{q.target})) > 0 {
+			return a.zones.NewAlias(q.Name, lookup.NoLimit, q.target)
+		}
 	}
 	return a.backend.Alias(q.Question, query)
 }

@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"rdata":    {},
 	"store":    {},
 	"subnet":   {"lookup"},
+	"filter":   {"records"},
 	"wire":     {"lookup"},
 	"denial":   {"lookup"},
 	"upstream": {"lookup", "subnet"},

@@ -95,6 +95,13 @@ func (c *cache) get(q lookup.Question, limit uint32, zone string, cached *answer
 	return e, left, s
 }
 
+// canServe reports whether e, an entry of a question of that type, can be served with left of its TTL, stale if need be.
+// One that was handed over from other upstreams, or from a server block that denied less, may have addresses that are
+// denied now.
+func (c *cache) canServe(qtype uint16, e *answers.Entry, left time.Duration) bool {
+	return c.usable(e, left) && !(e.Expired && len(lookup.Allowed(e.Data, qtype, c.deny)) != len(e.Data))
+}
+
 // peek is get for a caller that does not wait: with pending, a lookup has to find the answer.
 func (c *cache) peek(q lookup.Question, limit uint32, zone string, cached *answers.Ref) (e *answers.Entry, left time.Duration, s status) {
 	now, kept := c.now(), q
@@ -112,7 +119,7 @@ func (c *cache) peek(q lookup.Question, limit uint32, zone string, cached *answe
 		return e, left, hit
 	case e.BackingOff(now):
 		return c.staleOrFailed(q, limit, zone, e)
-	case e.Failing() && c.usable(e, left):
+	case e.Failing() && c.canServe(q.Type, e, left):
 		c.prefetch(kept, q.Net, zone, e)
 		return e, left, stale
 	case !e.Answered && !q.Net.IsEverybody():
@@ -132,7 +139,7 @@ func (c *cache) find(q lookup.Question) (kept lookup.Question, e *answers.Entry)
 // staleOrFailed returns e, the entry that a client gets who asks q, without a lookup, or in its place the answer for everybody.
 func (c *cache) staleOrFailed(q lookup.Question, limit uint32, zone string, e *answers.Entry) (*answers.Entry, time.Duration, status) {
 	left := c.left(e, limit, c.now())
-	if c.usable(e, left) {
+	if c.canServe(q.Type, e, left) {
 		return e, left, stale
 	}
 	if q.Net.IsEverybody() {
@@ -142,7 +149,7 @@ func (c *cache) staleOrFailed(q lookup.Question, limit uint32, zone string, e *a
 	other, otherLeft, s := c.peek(everybody, limit, zone, nil)
 	if s == pending { // and this client does not wait for it
 		c.prefetch(everybody, everybody.Net, zone, other)
-		if s = failed; c.usable(other, otherLeft) {
+		if s = failed; c.canServe(q.Type, other, otherLeft) {
 			s = stale
 		}
 	}
@@ -168,7 +175,7 @@ func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, own bool) (
 	case own:
 		kept = q
 	}
-	usable := c.usable(e, left)
+	usable := c.canServe(q.Type, e, left)
 	l, first := c.join(inFlight{Question: kept, net: q.Net, zone: zone, attempts: c.attempts(usable || c.hasOther(q, limit)), entry: e}, false)
 	if l == nil {
 		if !usable && !q.Net.IsEverybody() { // too many networks are being looked up, which everybody need not suffer from

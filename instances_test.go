@@ -232,7 +232,7 @@ func TestMetricNames(t *testing.T) {
 	}
 	others := []string{ // of other tests
 		"coredns_alias_notifies_total", "coredns_alias_transfers_total", "coredns_alias_persist_writes_total",
-		"coredns_alias_failovers_total", "coredns_alias_client_subnet_capped_total",
+		"coredns_alias_failovers_total", "coredns_alias_client_subnet_capped_total", "coredns_alias_targets_denied_total",
 	}
 	families, err := prometheus.DefaultGatherer.Gather()
 	if err != nil {

@@ -81,6 +81,13 @@ var (
 		Name:      "failovers_total",
 		Help:      "Counter of changes of the target that answers for a failover: over to a later target, or back.",
 	}, []string{"zone", "direction"})
+	// targetsDenied counts the ALIAS records, CNAME records and labels that are no aliases because their target is denied.
+	targetsDenied = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "targets_denied_total",
+		Help:      "Counter of aliases that were read and do not count, because their target is denied.",
+	}, []string{"zone"})
 	// networksCapped counts the queries that got an answer for everybody because there were too many networks.
 	networksCapped = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,

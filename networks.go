@@ -31,7 +31,7 @@ func (c *cache) hasOther(q lookup.Question, limit uint32) bool {
 		return false
 	}
 	e := c.entries.Load(q.For(lookup.Network{}))
-	return c.usable(e, c.left(e, limit, c.now()))
+	return c.canServe(q.Type, e, c.left(e, limit, c.now()))
 }
 
 // hasRoom reports whether an answer to q for one network more can be kept. An expired one makes room.

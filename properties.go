@@ -13,6 +13,7 @@ import (
 
 	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/backend"
+	"github.com/coredns/alias/plugin/filter"
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/records"
@@ -51,8 +52,9 @@ type config struct {
 	concurrent  int
 	flatten     backend.Flatten
 	omit        bool
-	unspecified bool   // 0.0.0.0 and :: are addresses like others
-	path        string // of the file of persist, or ""
+	unspecified bool             // 0.0.0.0 and :: are addresses like others
+	addresses   filter.Addresses // that are never an answer
+	path        string           // of the file of persist, or ""
 	options
 
 	file string           // the Corefile
@@ -181,6 +183,9 @@ var properties = map[string]struct {
 		cfg.text = true
 		return nil
 	}},
+	"target_allow": {"NAME...", 1, unbounded, func(cfg *config, args []string) error { return setTargets(&cfg.targets.Allow, args) }},
+	"target_deny":  {"NAME...", 1, unbounded, func(cfg *config, args []string) error { return setTargets(&cfg.targets.Deny, args) }},
+	"address_deny": {"CIDR|special...", 1, unbounded, (*config).setAddresses},
 	"allow_unspecified": {"", 0, 0, func(cfg *config, _ []string) error {
 		cfg.unspecified = true
 		return nil
@@ -195,6 +200,9 @@ var properties = map[string]struct {
 // line where it is not the last of the block.
 func (cfg *config) finish() error {
 	cfg.records.Seal()
+	if err := cfg.checkTargets(); err != nil {
+		return err
+	}
 	if cfg.lifetime.min > cfg.lifetime.max {
 		least, most := cfg.seen["min_ttl"], cfg.seen["max_ttl"]
 		return fmt.Errorf("%s:%d - Error during parsing: min_ttl: '%s' is more than max_ttl '%s'", cfg.file, max(least.line, most.line),
@@ -318,9 +326,7 @@ func parseCount(arg string, least, most int) (int, error) {
 // build returns the plugin that cfg describes.
 func (cfg *config) build() *Alias {
 	source := answers.Source{Upstreams: upstream.Identity(cfg.upstreams, cfg.tlsConfig.ServerName), Path: cfg.path}
-	if cfg.unspecified { // a server block that does not allow them must not have these answers
-		source.Upstreams += " allow_unspecified"
-	}
+	source.Upstreams += cfg.filters()
 	a := &Alias{
 		zones:    cfg.zones,
 		records:  cfg.records,
@@ -329,16 +335,16 @@ func (cfg *config) build() *Alias {
 		warnings: onceLog{max: maxWarnings},
 		labels:   onceLog{max: maxLabelWarnings},
 	}
-	key := fmt.Sprint(cfg.upstreams, cfg.tlsConfig.ServerName, cfg.timeout, cfg.unspecified)
+	key := fmt.Sprint(cfg.upstreams, cfg.tlsConfig.ServerName, cfg.timeout, cfg.filters())
 	a.upstreams = resolvers.Share(key, upstream.Config{
-		Addresses: cfg.upstreams, TLS: cfg.tlsConfig, Timeout: cfg.timeout, Reporter: newReporter, Deny: cfg.deny(),
+		Addresses: cfg.upstreams, TLS: cfg.tlsConfig, Timeout: cfg.timeout, Reporter: newReporter, Deny: cfg.denies, DenyTarget: cfg.targets.Denies,
 		Warn: resolverWarnings.warnOnce,
 	})
 	a.cache = cfg.buildCache(a.upstreams.Resolve)
 	a.cache.key = fmt.Sprint(key, source, cfg.retries, cfg.concurrent)
 	a.backend = backend.New(backend.Config{
 		Zones: cfg.zones, Flatten: cfg.flatten, Timeout: cfg.timeout, Concurrent: cfg.concurrent, Size: cfg.size,
-		Now: cfg.now, Warn: a.warnings.warnOnce,
+		Now: cfg.now, Warn: a.warnings.warnOnce, Allowed: a.allowed,
 	})
 	return a
 }
@@ -355,17 +361,6 @@ func (cfg *config) sizes() answers.Size {
 // 4291, section 2.5.2): a resolver that filters names answers with them.
 func isUnspecified(addr netip.Addr) bool { return addr.Unmap().IsUnspecified() }
 
-// isNever reports that any address may be an answer.
-func isNever(netip.Addr) bool { return false }
-
-// deny returns the function that reports an address that is never an answer.
-func (cfg *config) deny() func(netip.Addr) bool {
-	if cfg.unspecified {
-		return isNever
-	}
-	return isUnspecified
-}
-
 // buildCache returns the cache that cfg describes, which looks up through resolve. It has no entries yet.
 func (cfg *config) buildCache(resolve resolveFunc) *cache {
 	c := &cache{
@@ -375,7 +370,7 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 		retries:  cfg.retries,
 		timeout:  cfg.timeout,
 		lag:      min(answers.MaxLag, cfg.lifetime.stale/10),
-		deny:     cfg.deny(),
+		deny:     cfg.denies,
 		now:      cfg.now,
 		log:      limitedLog{messages: rate.NewLimiter(messagesPerSecond, maxMessages)},
 	}
@@ -385,7 +380,7 @@ func (cfg *config) buildCache(resolve resolveFunc) *cache {
 
 // primaryConfig returns pc with what a and cfg have to add.
 func (cfg *config) primaryConfig(a *Alias, pc primary.Config) primary.Config {
-	pc.Types = a.types()
+	pc.Types, pc.Allowed = a.types(), a.allowed
 	pc.Zones, pc.Records, pc.Omit, pc.FlattenApex = cfg.zones, cfg.records, cfg.omit, cfg.flatten != backend.FlattenNone
 	pc.Beat, pc.SOA, pc.Lookup = &beat, a.zoneSOA, a.lookupForTransfer
 	pc.Concurrent, pc.Timeout, pc.Now = a.cache.perZone, cfg.timeout, cfg.now

@@ -161,6 +161,20 @@ func TestUnspecified(t *testing.T) {
 	}
 }
 
+// What was cached before an address was denied is not served after that, not even stale.
+func TestDeniedByReload(t *testing.T) {
+	up := fake.New(t, fake.Zone("target.example. 300 IN A "+v4, "good.example. 300 IN A 203.0.113.1"))
+	properties := "record @ target.example\nrecord good good.example\nretries 0\nupstream " + up.Addr
+	a := instance(t, 1, "example.org", properties)
+	miss.answers(t, a, "example.org.", v4)
+	miss.answers(t, a, "good.example.org.", "203.0.113.1")
+	up.Set(nil)
+	b := instance(t, 2, "example.org", properties+"\naddress_deny "+v4)
+	a.stop()
+	failed.answers(t, b, "example.org.", "")
+	stale.answers(t, b, "good.example.org.", "203.0.113.1")
+}
+
 // A resolver that begins to filter the target is one that fails: the last answer stays.
 func TestTargetIsFiltered(t *testing.T) {
 	up := fake.New(t, fake.Zone("target.example. 60 IN A "+v4))

@@ -131,7 +131,7 @@ func (a *Alias) setCached(ans *answer, q lookup.Question, limit uint32, links ui
 		e, left, status = a.cache.lookUp(q, limit, ans.alias.Zone, false)
 	}
 	switch {
-	case status == failed, status == pending && !a.cache.usable(e, left):
+	case status == failed, status == pending && !a.cache.canServe(q.Type, e, left):
 		ans.status, ans.cause = status, e.LastFailure()
 	case links+e.Links > lookup.MaxLinks:
 		ans.status, ans.cause = failed, lookup.TooLong()
@@ -205,6 +205,9 @@ func (a *Alias) locate(al *records.Alias, qtype uint16) (destination, error) {
 		return d, nil
 	}
 	c := lookup.NewChain(al.Target)
+	if !a.targets.IsEmpty() {
+		c.Deny = a.targets.Denies
+	}
 	for began := time.Now(); a.zones.Inside(c.End()); {
 		if time.Since(began) > 2*a.cache.timeout || a.cache.ctx.Err() != nil {
 			return d, lookup.NetworkFailure(lookup.Timeout, errors.New("the backend is too slow"))

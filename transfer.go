@@ -250,7 +250,7 @@ func (a *Alias) expandCached(d *destination, got awaited) expanded {
 	c, e := a.cache, got.entry
 	now := c.now()
 	left := c.left(e, d.limit, now)
-	usable := c.usable(e, left)
+	usable := c.canServe(d.Type, e, left)
 	t := expanded{Found: primary.Found{Unfinished: !got.ok, Next: now, Stored: now}}
 	switch {
 	case !usable && e.Failing():

@@ -61,6 +61,7 @@ var calls = map[string]call{
 var filesOf = map[string]kind{
 	"setup.go":                   configError,
 	"properties.go":              configError,
+	"filters.go":                 configError,
 	"plugin/records/names.go":    configError,
 	"plugin/upstream/address.go": configError,
 }

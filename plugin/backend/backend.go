@@ -38,6 +38,9 @@ type Config struct {
 	Size       int              // answers kept at most
 	Now        func() time.Time // the clock
 
+	// Allowed returns those of targets that the alias of owner may have; nil allows all. owner may be a wildcard.
+	Allowed func(owner string, targets []string) []string
+
 	// Warn is called with a message for the operator each time that a fault in a zone is found, at most once a second for a
 	// question. It logs the message once: the fault stays until the operator changes the zone or the Corefile.
 	Warn func(format string, v ...any)

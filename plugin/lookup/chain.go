@@ -19,6 +19,9 @@ type Chain struct {
 	ttl   uint32   // the smallest TTL of the records so far, in seconds
 
 	aliasMode bool // one of the links is an HTTPS record in AliasMode
+
+	// Deny reports a name that may not be a link's target; nil denies none. It is set before the first link.
+	Deny func(name string) bool
 }
 
 // NewChain returns a chain without links that begins at target, a name as Canonical returns it.
@@ -35,9 +38,11 @@ func (c *Chain) Links() uint8 { return uint8(len(c.names) - 1) } // #nosec G115 
 func (c *Chain) TTL() uint32 { return c.ttl }
 
 // Extend adds a link to target, a name as Canonical returns it. The error is a *Failure with the outcome "loop": target is
-// in the chain already, or the chain has MaxLinks links. The chain is unchanged then.
+// in the chain already, or the chain has MaxLinks links; or with the outcome "denied", see Deny. The chain is unchanged then.
 func (c *Chain) Extend(target string) error {
 	switch {
+	case c.denies(target):
+		return Filtered(Denied, fmt.Errorf("%s leads to %s", c.End(), target))
 	case slices.Contains(c.names, target):
 		return Unusable(Loop, fmt.Errorf("%s leads back to itself", target))
 	case c.Links() == MaxLinks:
@@ -47,6 +52,8 @@ func (c *Chain) Extend(target string) error {
 	return nil
 }
 
+func (c *Chain) denies(target string) bool { return c.Deny != nil && c.Deny(target) }
+
 // TooLong returns the failure of a chain of more than MaxLinks links.
 func TooLong() *Failure { return Unusable(Loop, fmt.Errorf("more than %d links", MaxLinks)) }
 
@@ -55,8 +62,8 @@ func TooLong() *Failure { return Unusable(Loop, fmt.Errorf("more than %d links",
 // For type HTTPS, a record in AliasMode extends the chain too. Records of other names, types and classes do not count. The
 // result belongs to the caller.
 //
-// The error is a *Failure, with the outcome "loop" (see Extend), or "malformed" when a record has no address or name in it,
-// or leads to a name that is too long.
+// The error is a *Failure, with the outcome "loop" or "denied" (see Extend), or "malformed" when a record has no address or
+// name in it, or leads to a name that is too long.
 func (c *Chain) Follow(answer []dns.RR, qtype uint16) ([]byte, error) {
 	for {
 		data, alias, err := c.records(answer, qtype)

@@ -35,6 +35,7 @@ func (c *Chain) services(answer []dns.RR) (data []byte, alias *dns.HTTPS, err er
 		switch {
 		case err != nil:
 			return nil, nil, Unusable("malformed", fmt.Errorf("HTTPS record of %s: %w", https.Hdr.Name, err))
+		case https.Priority > 0 && https.Target != "." && c.denies(Canonical(https.Target)): // clients would connect to it
 		case https.Priority > 0:
 			ttl = min(ttl, TTLOf(https))
 			data = Append(data, rdata, dns.TypeHTTPS)

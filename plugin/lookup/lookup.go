@@ -66,7 +66,7 @@ const (
 	Timeout  = "timeout"  // no response came in time
 	Canceled = "canceled" // the server stopped during the lookup, which says nothing about the target
 	Loop     = "loop"     // the chain leads back to itself, or is too long
-	Denied   = "denied"   // the response has no other addresses than those that are never used
+	Denied   = "denied"   // the chain leads to a name that may not be a target, or there are no addresses that may be used
 )
 
 // Error implements error.

@@ -69,6 +69,8 @@ type Config struct {
 	// without a query; for one that is nil, SOA is called. The map belongs to the caller of List.
 	List        func() map[string]*file.Zone
 	Secondaries []Secondaries // that are notified
+	// Allowed returns those of targets that the alias of owner may have. It may be nil, which allows all.
+	Allowed func(owner string, targets []string) []string
 	// FlattenApex says that a CNAME record at the apex of a zone is an alias. Other CNAME records are transferred.
 	FlattenApex bool
 	// Omit says that an alias is omitted in a transfer when its lookup fails and no answer is cached. If not set, it

@@ -23,7 +23,7 @@ func (p *Primary) read(ctx context.Context, z *zone, advanced uint32) error {
 		}
 	}
 	s := &reading{
-		zone: z.name, advanced: advanced, types: p.Types, flatten: p.FlattenApex, zones: p.Zones, aliases: found,
+		zone: z.name, advanced: advanced, types: p.Types, allowed: p.Allowed, flatten: p.FlattenApex, zones: p.Zones, aliases: found,
 		inZone: make(map[string]*zoneAliases), cuts: make(records.Zones),
 	}
 	if err := p.walk(ctx, z.name, s.collect); err != nil {
@@ -51,8 +51,9 @@ func (p *Primary) read(ctx context.Context, z *zone, advanced uint32) error {
 // reading is one reading of a zone, and what it finds.
 type reading struct {
 	zone     string
-	advanced uint32        // that of the zone when its reading began
-	types    []uint16      // that aliases are expanded to
+	advanced uint32   // that of the zone when its reading began
+	types    []uint16 // that aliases are expanded to
+	allowed  func(owner string, targets []string) []string
 	flatten  bool          // a CNAME record at the apex is an alias
 	zones    records.Zones // that the plugin applies to
 
@@ -110,7 +111,12 @@ func (s *reading) complete() {
 	for owner, of := range s.inZone {
 		targets := rdata.Targets(of.all)
 		targets = targets[:min(len(targets), records.MaxTargets)]
-		s.aliases[owner] = &expansion{owner: owner, alias: s.zones.NewAlias(owner, of.ttl, targets...)}
+		if s.allowed != nil {
+			targets = s.allowed(owner, targets)
+		}
+		if len(targets) > 0 {
+			s.aliases[owner] = &expansion{owner: owner, alias: s.zones.NewAlias(owner, of.ttl, targets...)}
+		}
 	}
 }
 

@@ -39,6 +39,9 @@ type Config struct {
 	// Deny reports whether an address is never used: a response in which no other is left is a failure. An IPv4 address in
 	// an AAAA record (::ffff:0:0/96) is passed as it is. Nil denies none. Several goroutines call it at the same time.
 	Deny func(netip.Addr) bool
+	// DenyTarget reports whether a link of a chain may not lead to name; nil denies none. Several goroutines call it at the same
+	// time.
+	DenyTarget func(name string) bool
 	// Warn logs a warning for the operator, once if it is called more often. It may be nil.
 	Warn func(format string, args ...any)
 	// Reporter returns the Reporter of the upstream at to, its HostPort. New calls it once for each address.
@@ -51,12 +54,13 @@ type Upstreams struct {
 	list    []*upstream
 	timeout time.Duration
 	deny    func(netip.Addr) bool
+	targets func(name string) bool // see Config.DenyTarget
 	turn    atomic.Uint32
 }
 
 // New returns the Upstreams that cfg describes. It opens no connection and starts no goroutine.
 func New(cfg Config) *Upstreams {
-	us := &Upstreams{timeout: cfg.Timeout, deny: cfg.Deny}
+	us := &Upstreams{timeout: cfg.Timeout, deny: cfg.Deny, targets: cfg.DenyTarget}
 	if us.deny == nil {
 		us.deny = func(netip.Addr) bool { return false }
 	}
@@ -158,6 +162,7 @@ type asking struct {
 // end, resolveThrough does. It returns at the deadline.
 func (us *Upstreams) resolveThrough(ctx context.Context, r asking, q lookup.Question) (lookup.Outcome, error) {
 	c := lookup.NewChain(q.Name)
+	c.Deny = us.targets
 	scope := uint8(0) // the longest on the chain
 	for ; ; r.first = false {
 		began := time.Now()
