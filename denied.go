@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// allowed returns those of targets that the alias of owner, which the backend or a label states, may have. The others are logged, once
-// each, and counted.
+// allowed returns those of targets that the alias of owner, which the backend or a label states, may have. The others are
+// logged, once each, and counted.
 func (a *Alias) allowed(owner string, targets []string) []string {
 	if !slices.ContainsFunc(targets, a.targets.Denies) { // as most often
 		return targets

@@ -218,10 +218,17 @@ func waited(parts []answer, failover, over bool) int {
 	return found
 }
 
-// counting returns the indices of the parts that the answer is made of: those with fresh records, or else those with stale
-// ones; with failover the first of them. None has records if there is none.
-func counting(parts []answer, failover bool) []int {
-	for _, has := range []func(*answer) bool{(*answer).isFresh, (*answer).isStale} {
+// part is what one of several targets has: an answer, or what it has for a transfer.
+type part[T any] interface {
+	*T
+	isFresh() bool // it has records, and they are fresh
+	isStale() bool // it has records, and they are stale
+}
+
+// counting returns the indices of the parts that count: those with fresh records, or else those with stale ones; with
+// failover the first of them. None has records if there is none.
+func counting[T any, P part[T]](parts []T, failover bool) []int {
+	for _, has := range []func(P) bool{P.isFresh, P.isStale} {
 		which := make([]int, 0, len(parts))
 		for i := range parts {
 			if has(&parts[i]) && !(failover && len(which) > 0) {

@@ -174,24 +174,15 @@ func together(parts []expanded, failover bool, qtype uint16) expanded {
 			whole.err = p.err
 		}
 	}
-	for _, has := range []func(*expanded) bool{(*expanded).isFresh, (*expanded).isStale} {
-		for i := range parts {
-			p := &parts[i]
-			if !has(p) || failover && len(whole.Data) > 0 {
-				continue
-			}
-			if whole.first == nil {
-				whole.first = p.first
-			}
-			for rdata := range lookup.Each(p.Data, qtype) {
-				whole.Data = lookup.Append(whole.Data, rdata, qtype)
-			}
-			whole.TTL, whole.Own, whole.stale = min(whole.TTL, p.TTL), whole.Own || p.Own, p.stale
+	for n, i := range counting(parts, failover) {
+		p := &parts[i]
+		if n == 0 {
+			whole.first, whole.err = p.first, nil
 		}
-		if len(whole.Data) > 0 {
-			whole.err = nil
-			break
+		for rdata := range lookup.Each(p.Data, qtype) {
+			whole.Data = lookup.Append(whole.Data, rdata, qtype)
 		}
+		whole.TTL, whole.Own, whole.stale = min(whole.TTL, p.TTL), whole.Own || p.Own, p.stale
 	}
 	return whole
 }
