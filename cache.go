@@ -160,32 +160,34 @@ func (c *cache) staleOrFailed(q lookup.Question, limit uint32, zone string, e *a
 }
 
 // lookUp waits for a lookup of q. When it fails, what is cached is served stale if it can be. A query that finds a lookup
-// in flight, and has a stale answer, waits a moment only. With own, the lookup is for the very network of q: that for a
-// larger one, whose answer had expired, has brought an answer for another part of it.
-func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, own bool) (*answers.Entry, time.Duration, status) {
+// in flight, and has a stale answer, waits a moment only. ttl is the TTL of the alias. With own, the lookup is for the very
+// network of q: that for a larger one, whose answer had expired, has brought an answer for another part of it.
+func (c *cache) lookUp(q lookup.Question, ttl uint32, zone string, own bool) (*answers.Entry, time.Duration, status) {
 	kept, e := c.find(q)
-	left := c.left(e, limit, c.now())
+	left := c.left(e, ttl, c.now())
 	switch { // a lookup may have finished since the caller looked
 	case e.Answered && left > 0:
 		return e, left, miss
 	case e.BackingOff(c.now()):
-		return c.staleOrFailed(q, limit, zone, e)
+		return c.staleOrFailed(q, ttl, zone, e)
 	case !e.Answered && !q.Net.IsEverybody() && !c.hasRoom(q):
-		return c.get(q.For(lookup.Network{}), limit, zone, nil)
+		return c.get(q.For(lookup.Network{}), ttl, zone, nil)
 	case own:
 		kept = q
 	}
 	usable := c.canServe(q.Type, e, left)
-	l, first := c.join(inFlight{Question: kept, net: q.Net, zone: zone, attempts: c.attempts(usable || c.hasOther(q, limit)), entry: e}, false)
+	l, first := c.join(inFlight{
+		Question: kept, net: q.Net, zone: zone, attempts: c.attempts(usable || c.hasOther(q, ttl)), entry: e, room: limit.Lookup{Zone: zone},
+	}, false)
 	if l == nil {
 		if !usable && !q.Net.IsEverybody() { // too many networks are being looked up, which everybody need not suffer from
-			return c.get(q.For(lookup.Network{}), limit, zone, nil)
+			return c.get(q.For(lookup.Network{}), ttl, zone, nil)
 		}
 		cause := lookup.NetworkFailure("overload", errors.New("too many lookups in flight"))
 		if c.ctx.Err() != nil {
 			cause = lookup.NetworkFailure(lookup.Canceled, nil)
 		}
-		return c.staleOrFailed(q, limit, zone, e.Fail(answers.Backoff{Cause: cause}))
+		return c.staleOrFailed(q, ttl, zone, e.Fail(answers.Backoff{Cause: cause}))
 	}
 	switch {
 	case first:
@@ -196,13 +198,13 @@ func (c *cache) lookUp(q lookup.Question, limit uint32, zone string, own bool) (
 	<-l.done
 	switch {
 	case l.isCanceled() && c.ctx.Err() == nil:
-		return c.lookUp(q, limit, zone, own)
+		return c.lookUp(q, ttl, zone, own)
 	case l.entry.Failing():
-		return c.staleOrFailed(q, limit, zone, l.entry)
+		return c.staleOrFailed(q, ttl, zone, l.entry)
 	case !l.isFor(q.Net):
-		return c.lookUp(q, limit, zone, true)
+		return c.lookUp(q, ttl, zone, true)
 	}
-	return l.entry, c.left(l.entry, limit, c.now()), miss
+	return l.entry, c.left(l.entry, ttl, c.now()), miss
 }
 
 // attempts returns how many attempts a lookup may make: one when there is something to serve after its failure.

@@ -142,7 +142,7 @@ func TestJobGivesUp(t *testing.T) {
 // Jobs that wait for the same question share one lookup, and in the end all room is there again.
 func TestJobsShareALookup(t *testing.T) {
 	logged(t)
-	inHangingBubble(t, "max_concurrent 64", func(t *testing.T, a *Alias, r *fakeResolver) {
+	inHangingBubble(t, "max_concurrent 64\nper_zone 64", func(t *testing.T, a *Alias, r *fakeResolver) {
 		awaitDead(a, "a.", 100)
 		var jobs sync.WaitGroup
 		for i := range 50 {

@@ -39,9 +39,9 @@ type lookups struct {
 	networks map[lookup.Question]int // lookups for networks that are in flight, by the question without its network
 }
 
-// newLookups returns lookups with room for so many at a time.
-func newLookups(most int) *lookups {
-	room := limit.New(most)
+// newLookups returns lookups with room for so many at a time, and for so many of one zone.
+func newLookups(most, perZone int) *lookups {
+	room := limit.New(most, perZone)
 	return &lookups{
 		room: room, perZone: room.PerZone(), pace: rate.NewLimiter(pacePerSecond, paceBurst), inFlight: make(map[lookup.Question]*inFlight),
 		networks: make(map[lookup.Question]int),

@@ -153,7 +153,7 @@ func TestFollowersOfAFreshAnswer(t *testing.T) {
 
 // Past max_concurrent a lookup fails at once, and the target does not count as failing.
 func TestMaxConcurrent(t *testing.T) {
-	inBubble(t, "max_concurrent 4", func(t *testing.T, a *Alias, r *fakeResolver) {
+	inBubble(t, "max_concurrent 4\nper_zone 4", func(t *testing.T, a *Alias, r *fakeResolver) {
 		r.delay = 100 * time.Millisecond
 		var wg sync.WaitGroup
 		var got [statuses]atomic.Int32
@@ -179,9 +179,33 @@ func TestMaxConcurrent(t *testing.T) {
 	})
 }
 
+// Past per_zone a lookup for a zone fails at once, and one for another zone does not.
+func TestPerZone(t *testing.T) {
+	inBubble(t, "max_concurrent 80", func(t *testing.T, a *Alias, r *fakeResolver) { // and so 10 of a zone
+		r.delay = 100 * time.Millisecond
+		var wg sync.WaitGroup
+		var got [2][statuses]atomic.Int32
+		for i := range 60 {
+			wg.Go(func() {
+				zone := i % 2
+				q := question(fmt.Sprintf("t%d.example.", i), dns.TypeA)
+				if zone == 1 && i >= 20 {
+					return
+				}
+				_, _, status := a.cache.get(q, lookup.NoLimit, fmt.Sprint(zone, "."), nil)
+				got[zone][status].Add(1)
+			})
+		}
+		wg.Wait()
+		if got[0][miss].Load() != 10 || got[0][failed].Load() != 20 || got[1][miss].Load() != 10 || got[1][failed].Load() != 0 {
+			t.Errorf("%d answers and %d failures, and %d and %d in the other zone", got[0][miss].Load(), got[0][failed].Load(), got[1][miss].Load(), got[1][failed].Load())
+		}
+	})
+}
+
 // Background lookups leave three quarters of max_concurrent to the clients. One zone gets half of the rest.
 func TestBackgroundLeavesRoom(t *testing.T) {
-	inBubble(t, "max_concurrent 8", func(t *testing.T, a *Alias, r *fakeResolver) {
+	inBubble(t, "max_concurrent 8\nper_zone 8", func(t *testing.T, a *Alias, r *fakeResolver) {
 		name := func(i int) lookup.Question { return question(fmt.Sprintf("t%d.example.", i), dns.TypeA) }
 		for i := range 16 {
 			a.cache.get(name(i), lookup.NoLimit, "", nil)

@@ -1,11 +1,9 @@
 package alias
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +13,6 @@ import (
 	"github.com/coredns/alias/plugin/backend"
 	"github.com/coredns/alias/plugin/filter"
 	"github.com/coredns/alias/plugin/lookup"
-	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/records"
 	"github.com/coredns/alias/plugin/subnet"
 	"github.com/coredns/alias/plugin/upstream"
@@ -24,7 +21,6 @@ import (
 	"github.com/coredns/coredns/plugin/pkg/durations"
 
 	"github.com/miekg/dns"
-	"golang.org/x/time/rate"
 )
 
 // The bounds of what can be configured.
@@ -50,6 +46,7 @@ type config struct {
 	lifetime    lifetime
 	size        int
 	concurrent  int
+	perZone     int // 0: by default
 	flatten     backend.Flatten
 	omit        bool
 	unspecified bool             // 0.0.0.0 and :: are addresses like others
@@ -190,6 +187,10 @@ var properties = map[string]struct {
 		cfg.unspecified = true
 		return nil
 	}},
+	"per_zone": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
+		cfg.perZone, err = parseCount(args[0], 1, maxConcurrent)
+		return err
+	}},
 	"max_concurrent": {"COUNT", 1, 1, func(cfg *config, args []string) (err error) {
 		cfg.concurrent, err = parseCount(args[0], 1, maxConcurrent)
 		return err
@@ -202,6 +203,11 @@ func (cfg *config) finish() error {
 	cfg.records.Seal()
 	if err := cfg.checkTargets(); err != nil {
 		return err
+	}
+	if cfg.perZone > cfg.concurrent {
+		least, most := cfg.seen["per_zone"], cfg.seen["max_concurrent"]
+		return fmt.Errorf("%s:%d - Error during parsing: per_zone: '%s' is more than max_concurrent '%s'", cfg.file, max(least.line, most.line),
+			least.args[0], most.orDefault("1000"))
 	}
 	if cfg.lifetime.min > cfg.lifetime.max {
 		least, most := cfg.seen["min_ttl"], cfg.seen["max_ttl"]
@@ -321,71 +327,4 @@ func parseCount(arg string, least, most int) (int, error) {
 		return 0, fmt.Errorf("'%s' is not a number", arg)
 	}
 	return n, nil
-}
-
-// build returns the plugin that cfg describes.
-func (cfg *config) build() *Alias {
-	source := answers.Source{Upstreams: upstream.Identity(cfg.upstreams, cfg.tlsConfig.ServerName), Path: cfg.path}
-	source.Upstreams += cfg.filters()
-	a := &Alias{
-		zones:    cfg.zones,
-		records:  cfg.records,
-		share:    entries.NewShare(source, cfg.sizes(), cfg.zones),
-		options:  cfg.options,
-		warnings: onceLog{max: maxWarnings},
-		labels:   onceLog{max: maxLabelWarnings},
-	}
-	key := fmt.Sprint(cfg.upstreams, cfg.tlsConfig.ServerName, cfg.timeout, cfg.filters())
-	a.upstreams = resolvers.Share(key, upstream.Config{
-		Addresses: cfg.upstreams, TLS: cfg.tlsConfig, Timeout: cfg.timeout, Reporter: newReporter, Deny: cfg.denies, DenyTarget: cfg.targets.Denies,
-		Warn: resolverWarnings.warnOnce,
-	})
-	a.cache = cfg.buildCache(a.upstreams.Resolve)
-	a.cache.key = fmt.Sprint(key, source, cfg.retries, cfg.concurrent)
-	a.backend = backend.New(backend.Config{
-		Zones: cfg.zones, Flatten: cfg.flatten, Timeout: cfg.timeout, Concurrent: cfg.concurrent, Size: cfg.size,
-		Now: cfg.now, Warn: a.warnings.warnOnce, Allowed: a.allowed,
-	})
-	return a
-}
-
-// sizes returns how many answers there may be. With client_subnet, half of them are for networks.
-func (cfg *config) sizes() answers.Size {
-	if !cfg.subnets.areSent() {
-		return answers.Size{Everybody: cfg.size}
-	}
-	return answers.Size{Everybody: max(cfg.size-cfg.size/2, 1), Networks: cfg.size / 2}
-}
-
-// isUnspecified reports whether addr is 0.0.0.0 or ::, which are no address of a server (RFC 1122, section 3.2.1.3, and RFC
-// 4291, section 2.5.2): a resolver that filters names answers with them.
-func isUnspecified(addr netip.Addr) bool { return addr.Unmap().IsUnspecified() }
-
-// buildCache returns the cache that cfg describes, which looks up through resolve. It has no entries yet.
-func (cfg *config) buildCache(resolve resolveFunc) *cache {
-	c := &cache{
-		lifetime: cfg.lifetime,
-		lookups:  newLookups(cfg.concurrent),
-		resolve:  resolve,
-		retries:  cfg.retries,
-		timeout:  cfg.timeout,
-		lag:      min(answers.MaxLag, cfg.lifetime.stale/10),
-		deny:     cfg.denies,
-		now:      cfg.now,
-		log:      limitedLog{messages: rate.NewLimiter(messagesPerSecond, maxMessages)},
-	}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	return c
-}
-
-// primaryConfig returns pc with what a and cfg have to add.
-func (cfg *config) primaryConfig(a *Alias, pc primary.Config) primary.Config {
-	pc.Types, pc.Allowed = a.types(), a.allowed
-	pc.Zones, pc.Records, pc.Omit, pc.FlattenApex = cfg.zones, cfg.records, cfg.omit, cfg.flatten != backend.FlattenNone
-	pc.Beat, pc.SOA, pc.Lookup = &beat, a.zoneSOA, a.lookupForTransfer
-	pc.Concurrent, pc.Timeout, pc.Now = a.cache.perZone, cfg.timeout, cfg.now
-	pc.Warn, pc.Limited = a.warnings.warnOnce, a.cache.log.limited
-	pc.Transferred = func(zone, outcome string) { transfersCount.WithLabelValues(zone, outcome).Inc() }
-	pc.Notified = func(zone, outcome string) { notifiesCount.WithLabelValues(zone, outcome).Inc() }
-	return pc
 }

@@ -257,11 +257,11 @@ func TestBlockStopsDuringSharedLookup(t *testing.T) {
 func TestSharedLookupsAreForgotten(t *testing.T) {
 	a := instance(t, 1, "example.org", "upstream 127.0.0.1\nmax_concurrent 7")
 	key := a.cache.key
-	if sharedLookups.share(key, newLookups(1)) != a.cache.lookups {
+	if sharedLookups.share(key, newLookups(1, 1)) != a.cache.lookups {
 		t.Error("the lookups are not shared")
 	}
 	a.stop()
-	a.cache.lookups = newLookups(1)
+	a.cache.lookups = newLookups(1, 1)
 	wait(t, 10*time.Second, "they are still there", func() bool {
 		runtime.GC()
 		sharedLookups.mu.Lock()

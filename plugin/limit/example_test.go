@@ -8,7 +8,7 @@ import (
 )
 
 func Example() {
-	l := limit.New(16) // 4 of them in the background, 2 for one zone
+	l := limit.New(16, 16) // 4 of them in the background, 2 for one zone
 
 	prefetch := limit.Lookup{Kind: limit.Prefetch, Zone: "example.org."}
 	fmt.Println(l.Try(prefetch), l.Try(prefetch), l.Try(prefetch))

@@ -35,7 +35,8 @@ type Lookup struct {
 //
 //  1. At most n lookups are in flight.
 //  2. At most a quarter of these are background lookups: that is the background's room. Clients find the rest free.
-//  3. At most half of the background's room is one zone's: that is the zone's room.
+//  3. At most half of the background's room, and at most perZone, is one zone's: that is the zone's room. At most perZone
+//     lookups that clients wait for are one zone's too, so that the targets of one zone do not take the room of all.
 //  4. At most half of the background's room, and half of a zone's, is for targets that fail. So dead targets, in however
 //     many zones, leave room to others, and to others of their zone.
 //  5. An eighth of each room is kept for prefetches of targets that do not fail, because a prefetch does not wait.
@@ -44,15 +45,16 @@ type Lookup struct {
 //     longest time. The lookups of a zone are admitted in their order; but those of targets that fail and the others have
 //     turns of their own, and do not wait for each other.
 //
-// Each bound is at least 1. A Limiter is safe for concurrent use, and has no goroutine of its own. The time of a call grows with the logarithm of the number
-// of zones with a lookup that waits. A zone without lookups takes no memory.
+// Each bound is at least 1. A Limiter is safe for concurrent use, and has no goroutine of its own. The time of a call grows
+// with the logarithm of the number of zones with a lookup that waits. A zone without lookups takes no memory.
 type Limiter struct {
-	size int // of rule 1
+	size    int // of rule 1
+	perZone int // of rule 3
 
 	mu         sync.Mutex
 	taken      int // lookups in flight
 	background room
-	zones      map[string]*zone          // those with background lookups that are in flight or wait
+	zones      map[string]*zone          // those with lookups that are in flight or wait
 	turns      [2]*priority.Queue[*zone] // by Lookup.Failing, see index
 	last       int                       // index of those that had the last turn
 	clock      uint64                    // counts turns
@@ -61,6 +63,7 @@ type Limiter struct {
 // zone is what is known of a zone.
 type zone struct {
 	name    string
+	clients int // lookups in flight that clients wait for
 	room    room
 	turn    uint64       // when it had its last turn, or came
 	waiting [2]list.List // of waiter, by Lookup.Failing
@@ -70,8 +73,8 @@ type zone struct {
 // waiter is a lookup that waits.
 type waiter struct{ admitted chan struct{} }
 
-// newTurns returns a queue of the zones with a lookup that waits, and for which the zone has room. The next turn is that of the first.
-// index is what the zones' waiting and place have for it.
+// newTurns returns a queue of the zones with a lookup that waits, and for which the zone has room. The next turn is that of
+// the first. index is what the zones' waiting and place have for it.
 func newTurns(index int) *priority.Queue[*zone] {
 	return priority.New(func(a, b *zone) bool {
 		return a.room.taken < b.room.taken || a.room.taken == b.room.taken && a.turn < b.turn
@@ -114,14 +117,16 @@ func (r *room) add(l Lookup, n int) {
 // isKept reports whether rule 5 keeps room for l.
 func (l Lookup) isKept() bool { return l.Kind == Prefetch && !l.Failing }
 
-// New returns a Limiter for n lookups, at least 1.
-func New(n int) *Limiter {
+// New returns a Limiter for n lookups, at least 1, and perZone of one zone, at least 1.
+func New(n, perZone int) *Limiter {
 	turns := [2]*priority.Queue[*zone]{newTurns(0), newTurns(1)}
-	return &Limiter{size: n, background: room{size: max(n/4, 1)}, zones: make(map[string]*zone), turns: turns}
+	return &Limiter{
+		size: n, perZone: perZone, background: room{size: max(n/4, 1)}, zones: make(map[string]*zone), turns: turns,
+	}
 }
 
 // PerZone returns how many background lookups of one zone may be in flight.
-func (lr *Limiter) PerZone() int { return max(lr.background.size/2, 1) }
+func (lr *Limiter) PerZone() int { return min(max(lr.background.size/2, 1), lr.perZone) }
 
 // Try takes room for l, and reports whether there was any.
 func (lr *Limiter) Try(l Lookup) bool {
@@ -181,13 +186,12 @@ func (lr *Limiter) try(l Lookup) bool {
 	if lr.taken >= lr.size {
 		return false
 	}
-	if l.Kind != Client {
-		if !lr.background.admits(l) {
-			return false
-		}
-		if z, ok := lr.zones[l.Zone]; ok && !z.room.admits(l) {
-			return false
-		}
+	z, known := lr.zones[l.Zone]
+	switch {
+	case l.Kind == Client && known && z.clients >= lr.perZone:
+		return false
+	case l.Kind != Client && (!lr.background.admits(l) || known && !z.room.admits(l)):
+		return false
 	}
 	lr.count(l, 1)
 	return true
@@ -196,12 +200,13 @@ func (lr *Limiter) try(l Lookup) bool {
 // count counts n more lookups like l that are in flight.
 func (lr *Limiter) count(l Lookup, n int) {
 	lr.taken += n
-	if l.Kind == Client {
-		return
-	}
-	lr.background.add(l, n)
 	z := lr.zone(l.Zone)
-	z.room.add(l, n)
+	if l.Kind == Client {
+		z.clients += n
+	} else {
+		lr.background.add(l, n)
+		z.room.add(l, n)
+	}
 	lr.update(z)
 }
 
@@ -223,7 +228,7 @@ func (lr *Limiter) update(z *zone) {
 		waiting += z.waiting[i].Len()
 		lr.turns[i].Update(z, z.waiting[i].Len() > 0 && z.room.admits(job(i)))
 	}
-	if waiting == 0 && z.room.taken == 0 {
+	if waiting == 0 && z.room.taken == 0 && z.clients == 0 {
 		delete(lr.zones, z.name)
 	}
 }

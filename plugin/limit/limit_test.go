@@ -65,7 +65,7 @@ func TestBounds(t *testing.T) {
 	} {
 		for size, want := range test.want {
 			synctest.Test(t, func(t *testing.T) {
-				lr := limit.New(size)
+				lr := limit.New(size, size)
 				for range 2 { // what is given back is there again
 					taken := fill(t, lr, test.l, test.several)
 					if len(taken) != want {
@@ -76,6 +76,24 @@ func TestBounds(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// The bound for the lookups of one zone holds for those that clients wait for, and for the background ones.
+func TestPerZone(t *testing.T) {
+	const size = 1000
+	for perZone, background := range map[int]int{1: 1, 10: 10, 125: 125, 300: 125} {
+		lr := limit.New(size, perZone)
+		if lr.PerZone() != background {
+			t.Errorf("%d background lookups of a zone, want %d", lr.PerZone(), background)
+		}
+		for _, zone := range []string{"a", "b"} { // one does not take the room of the other
+			clients := len(fill(t, lr, limit.Lookup{Zone: zone}, false))
+			prefetches := len(fill(t, lr, limit.Lookup{Kind: limit.Prefetch, Zone: zone}, false))
+			if clients != perZone || prefetches != background {
+				t.Errorf("zone %s: %d lookups of clients and %d in the background, of %d", zone, clients, prefetches, perZone)
+			}
 		}
 	}
 }
@@ -108,7 +126,7 @@ func TestLeavesRoom(t *testing.T) {
 		{"background lookups beside clients", limit.Lookup{}, false, job, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			lr := limit.New(size)
+			lr := limit.New(size, size)
 			fill(t, lr, test.first, test.firstInSeveral)
 			if got := len(fill(t, lr, test.then, false)); got != test.want {
 				t.Errorf("%s: room for %d, want for %d", test.what, got, test.want)
@@ -134,7 +152,7 @@ func queue(t *testing.T, lr *limit.Limiter, n int, l limit.Lookup, admitted chan
 // Zones have turns, however many lookups of one wait, and since when.
 func TestZonesInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lr := limit.New(16) // one zone has room for 2, all have for 4
+		lr := limit.New(16, 16) // one zone has room for 2, all have for 4
 		first := limit.Lookup{Kind: limit.Job, Zone: "first"}
 		fill(t, lr, first, true)
 		admitted := make(chan limit.Lookup, 100)
@@ -158,7 +176,7 @@ func TestZonesInTurn(t *testing.T) {
 // Lookups of targets that fail do not hold up others, neither in their zone nor in another, and get their turns too.
 func TestFailingInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lr := limit.New(32) // 8 in the background, 4 of a zone, of which 2 fail
+		lr := limit.New(32, 32) // 8 in the background, 4 of a zone, of which 2 fail
 		dead := limit.Lookup{Kind: limit.Job, Zone: "a", Failing: true}
 		admitted := make(chan limit.Lookup, 100)
 		queue(t, lr, 20, dead, admitted)
@@ -194,7 +212,7 @@ func TestFailingInTurn(t *testing.T) {
 // A caller that gives up takes no room, not even when it is admitted at the same time, and does not hold up others.
 func TestGiveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lr := limit.New(4)
+		lr := limit.New(4, 4)
 		l := limit.Lookup{Kind: limit.Job, Zone: "a"}
 		over, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -232,7 +250,7 @@ func TestGiveUp(t *testing.T) {
 
 // A zone without lookups takes no memory, and other zones no time.
 func TestManyZones(t *testing.T) {
-	lr := limit.New(1000)
+	lr := limit.New(1000, 1000)
 	visit := func(from, to int) {
 		for i := from; i < to; i++ {
 			l := limit.Lookup{Kind: limit.Prefetch, Zone: fmt.Sprintf("zone%d.example.", i)}
@@ -259,7 +277,7 @@ func TestManyZones(t *testing.T) {
 
 // With lookups of 100,000 zones that wait, one that leaves takes no time.
 func BenchmarkLeave(b *testing.B) {
-	lr := limit.New(1000)
+	lr := limit.New(1000, 1000)
 	ctx, cancel := context.WithCancel(b.Context())
 	admitted := make(chan limit.Lookup, 1000)
 	ended := make(chan struct{})

@@ -20,6 +20,7 @@ type model struct {
 	random   *rand.Rand
 	lr       *limit.Limiter
 	size     int
+	perZone  int
 	zones    int
 	inFlight []limit.Lookup
 	waiting  []*waiting // in the order of their arrival
@@ -52,14 +53,14 @@ func (m *model) allowed(l limit.Lookup) bool {
 		return false
 	}
 	if l.Kind == limit.Client {
-		return true
+		return m.count(func(o limit.Lookup) bool { return o.Kind == limit.Client && o.Zone == l.Zone }) < m.perZone
 	}
 	return m.fits(l, max(m.size/4, 1), func(o limit.Lookup) bool { return o.Kind != limit.Client }) && m.allowedInZone(l)
 }
 
 // allowedInZone reports whether the rules for the zone of l admit it.
 func (m *model) allowedInZone(l limit.Lookup) bool {
-	return m.fits(l, max(max(m.size/4, 1)/2, 1), func(o limit.Lookup) bool { return o.Kind != limit.Client && o.Zone == l.Zone })
+	return m.fits(l, min(max(max(m.size/4, 1)/2, 1), m.perZone), func(o limit.Lookup) bool { return o.Kind != limit.Client && o.Zone == l.Zone })
 }
 
 // fits reports whether there is room for l beside those of the lookups in flight that are in the room.
@@ -123,7 +124,7 @@ func (m *model) await(l limit.Lookup) {
 
 // come notes when the zone of l comes, if it has no lookups yet.
 func (m *model) come(l limit.Lookup) {
-	if l.Kind == limit.Client || m.inZone(l.Zone) > 0 || slices.ContainsFunc(m.waiting, func(w *waiting) bool { return w.Zone == l.Zone }) {
+	if m.count(func(o limit.Lookup) bool { return o.Zone == l.Zone }) > 0 || slices.ContainsFunc(m.waiting, func(w *waiting) bool { return w.Zone == l.Zone }) {
 		return
 	}
 	m.clock++
@@ -192,7 +193,8 @@ func TestModel(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0)) // #nosec G404 -- to be repeated
 			m := &model{t: t, random: random, size: 1 + random.IntN(120), zones: 1 + random.IntN(12), turns: make(map[string]int)}
-			m.lr = limit.New(m.size)
+			m.perZone = 1 + random.IntN(m.size)
+			m.lr = limit.New(m.size, m.perZone)
 			for range 600 {
 				m.step()
 			}
@@ -204,7 +206,7 @@ func TestModel(t *testing.T) {
 			if len(m.waiting) > 0 {
 				t.Errorf("seed %d: %d lookups wait, and none is in flight", seed, len(m.waiting))
 			}
-			if n := len(fill(t, m.lr, limit.Lookup{}, false)); n != m.size {
+			if n := len(fill(t, m.lr, limit.Lookup{}, true)); n != m.size {
 				t.Errorf("seed %d: there is room for %d in the end, want for %d", seed, n, m.size)
 			}
 		})
@@ -214,7 +216,7 @@ func TestModel(t *testing.T) {
 // With many callers at the same time no bound is passed, and each is admitted, or gives up.
 func TestTogether(t *testing.T) {
 	const size, background, perZone = 64, 16, 8
-	lr := limit.New(size)
+	lr := limit.New(size, size)
 	var all, inBackground atomic.Int32
 	var inZone [4]atomic.Int32
 	visit := func(l limit.Lookup, zone int) {
