@@ -2,9 +2,12 @@ package test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -207,4 +210,78 @@ func TestNeighboursDrill(t *testing.T) {
 	t.Logf("Transfer of the dead zone: %d records in %s, %v", len(rrs), took.Round(time.Millisecond), err)
 	t.Logf("NOTIFY of a changed address after %s", (<-noticed).Round(time.Second))
 	t.Logf("Prefetches skipped: %v", refreshes[`coredns_alias_refreshes_total{outcome="skipped"}`])
+}
+
+// While clients query a zone with thousands of dead targets, those of another zone get the addresses of targets that were never looked up.
+func TestClientsOfNeighbours(t *testing.T) {
+	const dead, healthy = 3000, 400
+	n := new(neighbours)
+	n.dead.Store(true)
+	n.up = upstream.New(t, n.answer)
+	port, dir := freePort(t), t.TempDir()
+	write(t, filepath.Join(dir, "dead"), zoneFile+aliasLines("d", "dead.example.", dead))
+	write(t, filepath.Join(dir, "healthy"), zoneFile+aliasLines("h", "healthy.example.", healthy))
+	write(t, filepath.Join(dir, "Corefile"), fmt.Sprintf(`
+		dead.test:%s healthy.test:%[1]s {
+			bind 127.0.0.1
+			alias {
+				upstream %s
+			}
+			file dead dead.test
+			file healthy healthy.test
+			errors
+		}`, port, n.up.Addr))
+	n.process = startServer(t, port, dir, "Corefile")
+
+	stop := make(chan struct{})
+	var noise sync.WaitGroup
+	noise.Go(func() { // it does not wait for responses, as a thousand resolvers do not wait for each other
+		conn, err := net.Dial("udp", n.addr)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		ticks := time.NewTicker(time.Millisecond / 2)
+		defer ticks.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-ticks.C:
+			}
+			query, err := new(dns.Msg).SetQuestion(fmt.Sprintf("d%d.dead.test.", i%dead), dns.TypeA).Pack()
+			if err == nil {
+				_, err = conn.Write(query)
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	time.Sleep(time.Second) // until lookups of dead targets have taken all that they may
+	conn, err := dns.Dial("udp", n.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	empty := 0
+	var slow []time.Duration
+	for i := range healthy {
+		s := shoot(conn, fmt.Sprintf("h%d.healthy.test.", i), dns.TypeA)
+		if s.m == nil || len(s.m.Answer) == 0 {
+			empty++
+			continue
+		}
+		slow = append(slow, s.took)
+	}
+	close(stop)
+	noise.Wait()
+	if empty > 0 {
+		t.Errorf("%d of %d clients of the healthy zone got no address", empty, healthy)
+	}
+	if len(slow) > 0 {
+		t.Logf("the slowest answer took %s", slices.Max(slow))
+	}
 }
