@@ -132,7 +132,7 @@ func (a *Alias) find(q *incoming, query bool) *records.Alias {
 	}
 	if q.target != "" && !(q.Type == dns.TypeHTTPS && a.hasOwnHTTPS(q.Question)) {
 		if len(a.allowed(q.Name, []string{q.target})) > 0 {
-			return a.zones.NewAlias(q.Name, lookup.NoLimit, q.target)
+			return a.zones.NewAlias(q.Name, "", lookup.NoLimit, q.target)
 		}
 	}
 	return a.backend.Alias(q.Question, query)
@@ -148,7 +148,7 @@ func (a *Alias) applies(r records.Record, q lookup.Question) bool {
 		return true
 	}
 	has := a.backend.Answer(q)
-	return !has.TimedOut && !has.Unable && !has.Exists(r.Zone)
+	return !has.TimedOut && !has.Unable && !has.Exists(r.Zone.Name)
 }
 
 // labelled returns the target that the label of target_from gives for name, or "".
@@ -191,7 +191,7 @@ func (a *Alias) serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, q *
 // count sets the metrics and the metadata for ans, and returns the address of the server that it is counted for.
 func (a *Alias) count(ctx context.Context, ans *answer) (server string) {
 	server = metrics.WithServer(ctx)
-	answersCount.of(server, ans.alias.Zone)[ans.status].Add(1)
+	answersCount.of(server, ans.alias.Zone.Name)[ans.status].Add(1)
 	if ans.status == stale {
 		staleAge.Observe(ans.age.Seconds())
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/limit"
 	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/plugin/records"
 )
 
 const (
@@ -84,10 +85,10 @@ type cache struct {
 }
 
 // get returns the answer to q, what is left of its TTL, and whether it was cached (hit), had to be looked up (miss) or
-// is stale. With failed the entry says why. limit is the TTL of the alias, zone the zone it is in, for the metrics.
+// is stale. With failed the entry says why. limit is the TTL of the alias, zone the zone it is in.
 // cached is for the entry of q, or nil. A client for whose network no answer is cached gets that for everybody, if lookups for
 // the network fail or there is no room for one.
-func (c *cache) get(q lookup.Question, limit uint32, zone string, cached *answers.Ref) (*answers.Entry, time.Duration, status) {
+func (c *cache) get(q lookup.Question, limit uint32, zone *records.Zone, cached *answers.Ref) (*answers.Entry, time.Duration, status) {
 	e, left, s := c.peek(q, limit, zone, cached)
 	if s == pending {
 		return c.lookUp(q, limit, zone, false)
@@ -103,7 +104,7 @@ func (c *cache) canServe(qtype uint16, e *answers.Entry, left time.Duration) boo
 }
 
 // peek is get for a caller that does not wait: with pending, a lookup has to find the answer.
-func (c *cache) peek(q lookup.Question, limit uint32, zone string, cached *answers.Ref) (e *answers.Entry, left time.Duration, s status) {
+func (c *cache) peek(q lookup.Question, limit uint32, zone *records.Zone, cached *answers.Ref) (e *answers.Entry, left time.Duration, s status) {
 	now, kept := c.now(), q
 	if q.Net.IsEverybody() { // most often; and find would take more of the small stack of a query
 		e = c.entries.LoadRef(q, cached)
@@ -137,7 +138,7 @@ func (c *cache) find(q lookup.Question) (kept lookup.Question, e *answers.Entry)
 }
 
 // staleOrFailed returns e, the entry that a client gets who asks q, without a lookup, or in its place the answer for everybody.
-func (c *cache) staleOrFailed(q lookup.Question, limit uint32, zone string, e *answers.Entry) (*answers.Entry, time.Duration, status) {
+func (c *cache) staleOrFailed(q lookup.Question, limit uint32, zone *records.Zone, e *answers.Entry) (*answers.Entry, time.Duration, status) {
 	left := c.left(e, limit, c.now())
 	if c.canServe(q.Type, e, left) {
 		return e, left, stale
@@ -162,7 +163,7 @@ func (c *cache) staleOrFailed(q lookup.Question, limit uint32, zone string, e *a
 // lookUp waits for a lookup of q. When it fails, what is cached is served stale if it can be. A query that finds a lookup
 // in flight, and has a stale answer, waits a moment only. ttl is the TTL of the alias. With own, the lookup is for the very
 // network of q: that for a larger one, whose answer had expired, has brought an answer for another part of it.
-func (c *cache) lookUp(q lookup.Question, ttl uint32, zone string, own bool) (*answers.Entry, time.Duration, status) {
+func (c *cache) lookUp(q lookup.Question, ttl uint32, zone *records.Zone, own bool) (*answers.Entry, time.Duration, status) {
 	kept, e := c.find(q)
 	left := c.left(e, ttl, c.now())
 	switch { // a lookup may have finished since the caller looked
@@ -177,7 +178,7 @@ func (c *cache) lookUp(q lookup.Question, ttl uint32, zone string, own bool) (*a
 	}
 	usable := c.canServe(q.Type, e, left)
 	l, first := c.join(inFlight{
-		Question: kept, net: q.Net, zone: zone, attempts: c.attempts(usable || c.hasOther(q, ttl)), entry: e, room: limit.Lookup{Zone: zone},
+		Question: kept, net: q.Net, zone: zone, attempts: c.attempts(usable || c.hasOther(q, ttl)), entry: e, room: limit.Lookup{Zone: zone.Apex},
 	}, false)
 	if l == nil {
 		if !usable && !q.Net.IsEverybody() { // too many networks are being looked up, which everybody need not suffer from
@@ -218,15 +219,15 @@ func (c *cache) attempts(usable bool) int {
 // prefetch looks q up in the background, unless there is no room for it: then the next query tries again. As nobody
 // waits, it makes all attempts, so that all upstreams can be asked.
 // net is the network of the client who asks.
-func (c *cache) prefetch(q lookup.Question, net lookup.Network, zone string, e *answers.Entry) {
-	if c.lookUpInBackground(q, net, zone, e, limit.Lookup{Kind: limit.Prefetch, Zone: zone, Failing: e.Failing()}) == nil {
+func (c *cache) prefetch(q lookup.Question, net lookup.Network, zone *records.Zone, e *answers.Entry) {
+	if c.lookUpInBackground(q, net, zone, e, limit.Lookup{Kind: limit.Prefetch, Zone: zone.Apex, Failing: e.Failing()}) == nil {
 		refreshesCount.WithLabelValues("skipped").Inc()
 	}
 }
 
 // lookUpInBackground returns the lookup of q that is in flight now, or nil when there is no room for it. A job has the
 // room already.
-func (c *cache) lookUpInBackground(q lookup.Question, net lookup.Network, zone string, e *answers.Entry, room limit.Lookup) *inFlight {
+func (c *cache) lookUpInBackground(q lookup.Question, net lookup.Network, zone *records.Zone, e *answers.Entry, room limit.Lookup) *inFlight {
 	l, first := c.join(inFlight{Question: q, net: net, zone: zone, attempts: c.attempts(false), room: room, entry: e}, room.Kind == limit.Job)
 	if first {
 		go c.run(l)
@@ -237,7 +238,7 @@ func (c *cache) lookUpInBackground(q lookup.Question, net lookup.Network, zone s
 // await returns the entry of q when that is fresh or backing off. Otherwise it looks q up in the background, when it is the
 // turn of the zone share, and returns the entry after that; zone is for the metrics. When ctx ends before that, or the cache
 // is stopped, it returns the entry as it is, which is not ok.
-func (c *cache) await(ctx context.Context, q lookup.Question, ttl uint32, zone, share string) (e *answers.Entry, ok bool) {
+func (c *cache) await(ctx context.Context, q lookup.Question, ttl uint32, zone *records.Zone, share string) (e *answers.Entry, ok bool) {
 	e = c.entries.Load(q)
 	if c.isSettled(e, ttl) {
 		return e, true
@@ -280,7 +281,7 @@ func (c *cache) settle(l *inFlight, o lookup.Outcome, err error) {
 }
 
 // store caches the answer o to q, and returns the entry. old is the entry from before, as far as is known.
-func (c *cache) store(q lookup.Question, zone string, old *answers.Entry, o lookup.Outcome) *answers.Entry {
+func (c *cache) store(q lookup.Question, zone *records.Zone, old *answers.Entry, o lookup.Outcome) *answers.Entry {
 	before := old
 	e := c.entries.Update(q, c.lag, func(current *answers.Entry) *answers.Entry {
 		if current != answers.None { // it may have been evicted
@@ -337,7 +338,7 @@ func backoff(failures int) time.Duration {
 
 // logAnswer logs and counts what e changes. There may be very many networks, so what is cached for one of them is neither. For
 // Global, only the end of a failure is logged: its addresses are those for everybody.
-func (c *cache) logAnswer(q lookup.Question, zone string, old, e *answers.Entry) {
+func (c *cache) logAnswer(q lookup.Question, zone *records.Zone, old, e *answers.Entry) {
 	if q.Net.Bits() > 0 {
 		return
 	}
@@ -346,7 +347,7 @@ func (c *cache) logAnswer(q lookup.Question, zone string, old, e *answers.Entry)
 	}
 	// HTTPS records with keys for ECH change as often as they are looked up.
 	if q.Net.IsEverybody() && old.Answered && lookup.IsAddress(q.Type) && !lookup.Same(old.Data, e.Data, q.Type) {
-		addressChanges.WithLabelValues(zone).Inc()
+		addressChanges.WithLabelValues(zone.Name).Inc()
 		c.log.limited(log.Infof, "Target %s changed from %s to %s", q, dataString(old.Data, q.Type), dataString(e.Data, q.Type))
 	}
 }

@@ -369,7 +369,7 @@ func TestPopularNamesSurviveFlood(t *testing.T) {
 			inBubble(t, "cache_size 200", func(t *testing.T, a *Alias, r *fakeResolver) {
 				others, lost := 0, make(map[int]int)
 				get := func(format string, i int) *answers.Entry {
-					e, _, _ := a.cache.get(question(fmt.Sprintf(format, i), dns.TypeA), lookup.NoLimit, "example.org.", nil)
+					e, _, _ := a.cache.get(question(fmt.Sprintf(format, i), dns.TypeA), lookup.NoLimit, exampleZone, nil)
 					return e
 				}
 				seconds := func(n, perSecond int) {
@@ -412,7 +412,7 @@ func TestChangingTarget(t *testing.T) {
 			addrs[0] = byte(i)
 			r.say(lookup.Outcome{Data: addrs, TTL: 0}, nil)
 			for j := range 10 { // ten targets of one kind
-				a.cache.get(question(fmt.Sprintf("t%d.example.", j), dns.TypeAAAA), lookup.NoLimit, "example.org.", nil)
+				a.cache.get(question(fmt.Sprintf("t%d.example.", j), dns.TypeAAAA), lookup.NoLimit, exampleZone, nil)
 			}
 			synctest.Wait()
 			time.Sleep(time.Second)

@@ -39,7 +39,7 @@ func inHangingBubble(t *testing.T, properties string, f func(t *testing.T, a *Al
 func awaitDead(a *Alias, zone string, n int) {
 	for i := range n {
 		q := question(fmt.Sprintf("t%d.%s.dead.example.", i, strings.TrimSuffix(zone, ".")), dns.TypeA)
-		go a.cache.await(a.cache.ctx, q, lookup.NoLimit, zone, zone)
+		go a.cache.await(a.cache.ctx, q, lookup.NoLimit, zoneNamed(zone), zone)
 	}
 	synctest.Wait()
 }
@@ -56,7 +56,7 @@ func TestDeadTargetsElsewhere(t *testing.T) {
 			for i := range 20 {
 				jobs.Go(func() {
 					q := question(fmt.Sprintf("t%d.%d.%shealthy.example.", i, round, zone), dns.TypeA)
-					if e, ok := a.cache.await(t.Context(), q, lookup.NoLimit, zone, zone); !ok || !e.Answered {
+					if e, ok := a.cache.await(t.Context(), q, lookup.NoLimit, zoneNamed(zone), zone); !ok || !e.Answered {
 						t.Errorf("%s: %v, %v", q, e, ok)
 					}
 				})
@@ -69,7 +69,7 @@ func TestDeadTargetsElsewhere(t *testing.T) {
 		prefetched := func(zone string) {
 			t.Helper()
 			e := a.cache.entries.Load(target)
-			skipped := counted(t, refreshesCount.WithLabelValues("skipped"), func() { a.cache.prefetch(target, target.Net, zone, e) })
+			skipped := counted(t, refreshesCount.WithLabelValues("skipped"), func() { a.cache.prefetch(target, target.Net, zoneNamed(zone), e) })
 			if skipped != 0 {
 				t.Errorf("the prefetch of %s was skipped", zone)
 			}
@@ -102,7 +102,7 @@ func TestJobsAreNotStarved(t *testing.T) {
 			awaitDead(a, zone, 100) // 16 at a time
 		}
 		began := time.Now()
-		if _, ok := a.cache.await(t.Context(), target, lookup.NoLimit, "e.", "e."); !ok || time.Since(began) > 1600*time.Millisecond {
+		if _, ok := a.cache.await(t.Context(), target, lookup.NoLimit, zoneNamed("e."), "e."); !ok || time.Since(began) > 1600*time.Millisecond {
 			t.Errorf("the job of another zone waited for %s, %v", time.Since(began), ok)
 		}
 	})
@@ -117,7 +117,7 @@ func TestJobGivesUp(t *testing.T) {
 		for _, q := range []lookup.Question{question("t0.a.dead.example.", dns.TypeA), target} {
 			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			began := time.Now()
-			e, ok := a.cache.await(ctx, q, lookup.NoLimit, "a.", "a.")
+			e, ok := a.cache.await(ctx, q, lookup.NoLimit, zoneNamed("a."), "a.")
 			cancel()
 			if ok || e != answers.None || time.Since(began) != 500*time.Millisecond {
 				t.Errorf("%s: %v, %v after %s", q, e, ok, time.Since(began))
@@ -133,7 +133,7 @@ func TestJobGivesUp(t *testing.T) {
 		over, cancel := context.WithCancel(t.Context())
 		cancel()
 		ask(t, a)
-		if e, ok := a.cache.await(over, target, lookup.NoLimit, "a.", "a."); !ok || !e.Answered {
+		if e, ok := a.cache.await(over, target, lookup.NoLimit, zoneNamed("a."), "a."); !ok || !e.Answered {
 			t.Errorf("a fresh entry, and ctx has ended: %v, %v", e, ok)
 		}
 	})
@@ -147,7 +147,7 @@ func TestJobsShareALookup(t *testing.T) {
 		var jobs sync.WaitGroup
 		for i := range 50 {
 			jobs.Go(func() {
-				if e, ok := a.cache.await(t.Context(), target, lookup.NoLimit, "a.", "a."); !ok || !e.Answered {
+				if e, ok := a.cache.await(t.Context(), target, lookup.NoLimit, zoneNamed("a."), "a."); !ok || !e.Answered {
 					t.Errorf("job %d: %v, %v", i, e, ok)
 				}
 			})

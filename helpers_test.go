@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/plugin/records"
 	fake "github.com/coredns/alias/test/upstream"
 
 	"github.com/coredns/caddy"
@@ -33,6 +34,11 @@ const (
 )
 
 // good is an upstream where all is well.
+// exampleZone is the zone of the aliases in most tests.
+var exampleZone = zoneNamed("example.org.")
+
+func zoneNamed(name string) *records.Zone { return &records.Zone{Name: name, Apex: name} }
+
 var good = fake.Zone("target.example. 300 IN A "+v4, "target.example. 300 IN AAAA "+v6)
 
 // clock is a clock that only a test moves.

@@ -11,6 +11,7 @@ import (
 	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/limit"
 	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/plugin/records"
 
 	"golang.org/x/time/rate"
 )
@@ -86,7 +87,7 @@ type inFlight struct {
 	net             lookup.Network // that is asked about: it is in the network of the question
 	scope           lookup.Network // that the answer is for, when it is finished; it has net
 
-	zone     string // for the metrics
+	zone     *records.Zone
 	attempts int
 	room     limit.Lookup // what it needs room for
 

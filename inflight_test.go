@@ -55,7 +55,7 @@ func TestOneLookup(t *testing.T) {
 		var got [statuses]atomic.Int32
 		for range 10_000 {
 			wg.Go(func() {
-				_, _, status := a.cache.get(target, lookup.NoLimit, "example.org.", nil)
+				_, _, status := a.cache.get(target, lookup.NoLimit, exampleZone, nil)
 				got[status].Add(1)
 			})
 		}
@@ -72,8 +72,8 @@ func TestOneLookup(t *testing.T) {
 // A query that saw no entry, and comes just when a lookup finishes, does not start another lookup.
 func TestLateToTheLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		a.cache.get(target, lookup.NoLimit, "example.org.", nil)
-		e, _, status := a.cache.lookUp(target, lookup.NoLimit, "example.org.", false)
+		a.cache.get(target, lookup.NoLimit, exampleZone, nil)
+		e, _, status := a.cache.lookUp(target, lookup.NoLimit, exampleZone, false)
 		if status != miss || len(e.Data) == 0 || r.lookups() != 1 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
@@ -88,9 +88,9 @@ func TestLateToTheLookup(t *testing.T) {
 // When an entry is evicted after a query has looked at it, the query starts a lookup.
 func TestEvictedMeanwhile(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
-		a.cache.get(target, lookup.NoLimit, "example.org.", nil)
+		a.cache.get(target, lookup.NoLimit, exampleZone, nil)
 		a.cache.entries = answers.New(answers.Size{Everybody: 10}, time.Now) // which has not the entry
-		if e, _, status := a.cache.lookUp(target, lookup.NoLimit, "example.org.", false); status != miss || len(e.Data) == 0 || r.lookups() != 2 {
+		if e, _, status := a.cache.lookUp(target, lookup.NoLimit, exampleZone, false); status != miss || len(e.Data) == 0 || r.lookups() != 2 {
 			t.Errorf("status %s, %d lookups", status, r.lookups())
 		}
 	})
@@ -159,7 +159,7 @@ func TestMaxConcurrent(t *testing.T) {
 		var got [statuses]atomic.Int32
 		for i := range 10 {
 			wg.Go(func() {
-				e, _, status := a.cache.get(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), lookup.NoLimit, "", nil)
+				e, _, status := a.cache.get(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), lookup.NoLimit, exampleZone, nil)
 				got[status].Add(1)
 				if status == failed && e.Cause.Outcome != "overload" {
 					t.Errorf("failed with %v", e.Cause)
@@ -172,7 +172,7 @@ func TestMaxConcurrent(t *testing.T) {
 		}
 		r.delay = 0
 		for i := range 10 {
-			if _, _, status := a.cache.get(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), lookup.NoLimit, "", nil); status == failed {
+			if _, _, status := a.cache.get(question(fmt.Sprintf("t%d.example.", i), dns.TypeA), lookup.NoLimit, exampleZone, nil); status == failed {
 				t.Errorf("t%d still fails", i)
 			}
 		}
@@ -192,7 +192,7 @@ func TestPerZone(t *testing.T) {
 				if zone == 1 && i >= 20 {
 					return
 				}
-				_, _, status := a.cache.get(q, lookup.NoLimit, fmt.Sprint(zone, "."), nil)
+				_, _, status := a.cache.get(q, lookup.NoLimit, zoneNamed(fmt.Sprint(zone, ".")), nil)
 				got[zone][status].Add(1)
 			})
 		}
@@ -208,14 +208,14 @@ func TestBackgroundLeavesRoom(t *testing.T) {
 	inBubble(t, "max_concurrent 8\nper_zone 8", func(t *testing.T, a *Alias, r *fakeResolver) {
 		name := func(i int) lookup.Question { return question(fmt.Sprintf("t%d.example.", i), dns.TypeA) }
 		for i := range 16 {
-			a.cache.get(name(i), lookup.NoLimit, "", nil)
+			a.cache.get(name(i), lookup.NoLimit, exampleZone, nil)
 		}
 		time.Sleep(290 * time.Second)
 		r.delay = time.Second
 		begin := func(from, to int, zone string) (skipped float64) {
 			return counted(t, refreshesCount.WithLabelValues("skipped"), func() {
 				for i := from; i < to; i++ {
-					a.cache.get(name(i), lookup.NoLimit, zone, nil)
+					a.cache.get(name(i), lookup.NoLimit, zoneNamed(zone), nil)
 				}
 				synctest.Wait()
 			})
@@ -229,7 +229,7 @@ func TestBackgroundLeavesRoom(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 6 {
 			wg.Go(func() {
-				if _, _, status := a.cache.get(name(100+i), lookup.NoLimit, "", nil); status != miss {
+				if _, _, status := a.cache.get(name(100+i), lookup.NoLimit, exampleZone, nil); status != miss {
 					t.Errorf("client %d: %s", i, status)
 				}
 			})
@@ -242,13 +242,13 @@ func TestBackgroundLeavesRoom(t *testing.T) {
 func TestPanicInLookup(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
 		a.cache.resolve = func(context.Context, lookup.Question, int) (lookup.Outcome, error) { panic("lookup") }
-		e, _, status := a.cache.get(target, lookup.NoLimit, "", nil)
+		e, _, status := a.cache.get(target, lookup.NoLimit, exampleZone, nil)
 		if status != failed || e.Cause.Outcome != "error" {
 			t.Errorf("%s: %v", status, e.Cause)
 		}
 		a.cache.resolve = r.resolve
 		time.Sleep(minBackoff)
-		if _, _, status := a.cache.get(target, lookup.NoLimit, "", nil); status != miss {
+		if _, _, status := a.cache.get(target, lookup.NoLimit, exampleZone, nil); status != miss {
 			t.Errorf("after the panic: %s", status)
 		}
 	})
@@ -267,7 +267,7 @@ func TestStarvedLookups(t *testing.T) {
 		for i := range 8 { // twice as many as there is room for
 			clients.Go(func() {
 				for n := 0; time.Now().Before(end); n++ {
-					a.cache.get(question(fmt.Sprintf("t%d-%d.example.", i, n), dns.TypeA), lookup.NoLimit, "example.org.", nil)
+					a.cache.get(question(fmt.Sprintf("t%d-%d.example.", i, n), dns.TypeA), lookup.NoLimit, exampleZone, nil)
 					time.Sleep(20 * time.Millisecond)
 				}
 			})

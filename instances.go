@@ -204,7 +204,7 @@ func (a *Alias) primeAlias(al *records.Alias, qtype uint16, property func(*answe
 	}
 	if !al.Inside {
 		if q := (lookup.Question{Name: al.Target, Type: qtype}); property(a.cache.entries.Load(q)) {
-			a.cache.await(a.cache.ctx, q, al.TTL, al.Zone, al.Zone)
+			a.cache.await(a.cache.ctx, q, al.TTL, al.Zone, al.Zone.Apex)
 		}
 		return
 	}
@@ -217,5 +217,5 @@ func (a *Alias) primeAlias(al *records.Alias, qtype uint16, property func(*answe
 			delete(x.missing, q)
 		}
 	}
-	x.await(a.cache.ctx, al.Zone)
+	x.await(a.cache.ctx, al.Zone.Apex)
 }

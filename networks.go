@@ -5,16 +5,17 @@ import (
 
 	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/lookup"
+	"github.com/coredns/alias/plugin/records"
 )
 
 // peekUnknown is peek for a network without an answer. e says whether lookups for such networks fail.
-func (c *cache) peekUnknown(q lookup.Question, limit uint32, zone string, e *answers.Entry) (*answers.Entry, time.Duration, status) {
+func (c *cache) peekUnknown(q lookup.Question, limit uint32, zone *records.Zone, e *answers.Entry) (*answers.Entry, time.Duration, status) {
 	everybody := q.For(lookup.Network{})
 	switch {
 	case c.entries.Load(everybody).BackingOff(c.now()):
 		return c.staleOrFailed(q, limit, zone, e)
 	case !c.hasRoom(q):
-		networksCapped.WithLabelValues(zone).Inc()
+		networksCapped.WithLabelValues(zone.Name).Inc()
 		return c.peek(everybody, limit, zone, nil)
 	case e.Failing(): // as with a stale answer, no client waits until the target answers again
 		if other, left, s := c.peek(everybody, limit, zone, nil); s == hit || s == stale {

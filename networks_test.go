@@ -243,7 +243,7 @@ func TestOneLookupPerNetwork(t *testing.T) {
 			clients.Go(func() {
 				from := nets[i%len(nets)]
 				q := target.For(network(from))
-				e, _, status := a.cache.get(q, lookup.NoLimit, "example.org.", nil)
+				e, _, status := a.cache.get(q, lookup.NoLimit, exampleZone, nil)
 				if want := fake.AddressFor(prefix(from), dns.TypeA).AsSlice(); status != miss || string(e.Data) != string(want) {
 					t.Errorf("%s: %s %v", from, status, e.Data)
 				}
@@ -271,7 +271,7 @@ func TestNoAnswerOfAnotherNetwork(t *testing.T) {
 					addr := netip.AddrFrom4([4]byte{192, byte(random.IntN(3)), byte(random.IntN(40)), 0}) // #nosec G115
 					net := lookup.NetworkOf(addr, []int{16, 20, 24, 24, 24}[random.IntN(5)])
 					q := target.For(net)
-					e, _, status := a.cache.get(q, lookup.NoLimit, "example.org.", nil)
+					e, _, status := a.cache.get(q, lookup.NoLimit, exampleZone, nil)
 					if status == failed {
 						continue
 					}
@@ -297,7 +297,7 @@ func fill(t *testing.T, a *Alias) {
 	t.Helper()
 	for i := range answers.MaxNetworks {
 		n := lookup.NetworkOf(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24) // #nosec G115 -- octets
-		if _, _, status := a.cache.get(target.For(n), lookup.NoLimit, "example.org.", nil); status != miss {
+		if _, _, status := a.cache.get(target.For(n), lookup.NoLimit, exampleZone, nil); status != miss {
 			t.Fatalf("network %d: %s", i, status)
 		}
 	}
@@ -329,12 +329,12 @@ func TestCappedNetworks(t *testing.T) {
 func TestCappedNetworksGetSmaller(t *testing.T) {
 	withNetworks(t, "retries 0", func(t *testing.T, a *Alias, r *networkResolver) {
 		r.set(16, false, 0)
-		a.cache.get(target.For(network("192.0.2.0/24")), lookup.NoLimit, "example.org.", nil) // for the /16
+		a.cache.get(target.For(network("192.0.2.0/24")), lookup.NoLimit, exampleZone, nil) // for the /16
 		time.Sleep(299 * time.Second)
 		r.set(24, false, 0)
 		for i := range answers.MaxNetworks - 1 {
 			n := lookup.NetworkOf(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24) // #nosec G115 -- octets
-			a.cache.get(target.For(n), lookup.NoLimit, "example.org.", nil)
+			a.cache.get(target.For(n), lookup.NoLimit, exampleZone, nil)
 		}
 		time.Sleep(2 * time.Second)
 		r.lookups()
@@ -357,7 +357,7 @@ func TestManyNetworksAtOnce(t *testing.T) {
 		for i := range 10 * networkLookups {
 			clients.Go(func() {
 				n := lookup.NetworkOf(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24) // #nosec G115 -- octets
-				e, _, status := a.cache.get(target.For(n), lookup.NoLimit, "example.org.", nil)
+				e, _, status := a.cache.get(target.For(n), lookup.NoLimit, exampleZone, nil)
 				mu.Lock()
 				defer mu.Unlock()
 				switch addr, _ := netip.AddrFromSlice(e.Data); {
@@ -388,12 +388,12 @@ func TestChangeForAllNetworks(t *testing.T) {
 	withNetworks(t, "", func(t *testing.T, a *Alias, r *networkResolver) {
 		r.set(0, false, 0)
 		q := target.For(network("192.0.2.0/24"))
-		a.cache.get(q, lookup.NoLimit, "example.org.", nil)
+		a.cache.get(q, lookup.NoLimit, exampleZone, nil)
 		a.cache.resolve = func(context.Context, lookup.Question, int) (lookup.Outcome, error) {
 			return lookup.Outcome{Data: addrs2, TTL: 300}, nil
 		}
 		time.Sleep(301 * time.Second)
-		changes := counted(t, addressChanges.WithLabelValues("example.org."), func() { a.cache.get(q, lookup.NoLimit, "example.org.", nil) })
+		changes := counted(t, addressChanges.WithLabelValues("example.org."), func() { a.cache.get(q, lookup.NoLimit, exampleZone, nil) })
 		if changes != 1 {
 			t.Errorf("%v changes", changes)
 		}

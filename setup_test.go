@@ -85,7 +85,7 @@ func TestParseProperties(t *testing.T) {
 	}
 	var got []string
 	for owner, r := range cfg.records.All() {
-		got = append(got, fmt.Sprint(owner, " ", r.Target, " ", r.Zone, " ", r.TTL, " ", r.Wildcard))
+		got = append(got, fmt.Sprint(owner, " ", r.Target, " ", r.Zone.Name, " ", r.TTL, " ", r.Wildcard))
 	}
 	slices.Sort(got)
 	if s := strings.Join(got, "\n"); s != `*.example.net. target.example. example.net. 300 true
@@ -338,8 +338,8 @@ func TestParseSeveralTargets(t *testing.T) {
 			t.Errorf("%s: %s, failover %v", tc.properties, got, r.Failover != nil)
 		}
 		for al := range r.All() {
-			if al.TTL != tc.ttl || al.Zone != "example.org." {
-				t.Errorf("%s: TTL %d, zone %s", al.Target, al.TTL, al.Zone)
+			if al.TTL != tc.ttl || al.Zone.Name != "example.org." {
+				t.Errorf("%s: TTL %d, zone %s", al.Target, al.TTL, al.Zone.Name)
 			}
 		}
 	}

@@ -94,7 +94,7 @@ func TestRestoredAge(t *testing.T) {
 			if left := c.left(c.entries.Load(target), lookup.NoLimit, wall); left != test.left {
 				t.Errorf("%s left, want %s", left, test.left)
 			}
-			if _, _, s := c.get(target, lookup.NoLimit, "", nil); s != test.status {
+			if _, _, s := c.get(target, lookup.NoLimit, exampleZone, nil); s != test.status {
 				t.Errorf("status %s, want %s", s, test.status)
 			}
 		})
@@ -115,7 +115,7 @@ func TestRestoredDuringLookup(t *testing.T) {
 			c.entries.Restore(record(lookup.Outcome{Data: addrs1, TTL: 300}, now.Add(-24*time.Hour)))
 			return lookup.Outcome{}, errDown
 		}
-		if _, _, s := c.get(target, lookup.NoLimit, "", nil); s != test.want || !c.entries.Load(target).Failing() {
+		if _, _, s := c.get(target, lookup.NoLimit, exampleZone, nil); s != test.want || !c.entries.Load(target).Failing() {
 			t.Errorf("stale %s: status %s, failing %v", test.stale, s, c.entries.Load(target).Failing())
 		}
 	}
@@ -273,7 +273,7 @@ func TestSharedLookupsAreForgotten(t *testing.T) {
 
 // settled returns the entry that c has of q after a lookup that began when the entry was old, and ended in o and err.
 func settled(c *cache, q lookup.Question, old *answers.Entry, o lookup.Outcome, err error) *answers.Entry {
-	l := &inFlight{Question: q, net: q.Net, entry: old}
+	l := &inFlight{Question: q, net: q.Net, zone: exampleZone, entry: old}
 	c.settle(l, o, err)
 	return l.entry
 }

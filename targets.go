@@ -86,7 +86,7 @@ type gathering struct {
 type found struct {
 	question lookup.Question
 	limit    uint32 // the TTL of the alias
-	zone     string
+	zone     *records.Zone
 	age      time.Duration // how long the lookup had been in flight already
 
 	entry  *answers.Entry // if it has finished
@@ -129,7 +129,7 @@ func (g *gathering) finish(f found) {
 }
 
 // find returns what is known for q, as cache.peek does, or what a lookup that was begun for g has found.
-func (g *gathering) find(c *cache, q lookup.Question, limit uint32, zone string, cached *answers.Ref) (*answers.Entry, time.Duration, status) {
+func (g *gathering) find(c *cache, q lookup.Question, limit uint32, zone *records.Zone, cached *answers.Ref) (*answers.Entry, time.Duration, status) {
 	if f, ok := g.finished[q]; ok {
 		return f.entry, c.left(f.entry, limit, c.now()), f.status
 	}
@@ -291,10 +291,10 @@ func (a *Alias) noteFailover(al *records.Alias, qtype uint16, parts []answer, se
 	}
 	first, now := parts[0].target, parts[serving].target
 	if serving < before {
-		failovers.WithLabelValues(al.Zone, "back").Inc()
+		failovers.WithLabelValues(al.Zone.Name, "back").Inc()
 		a.cache.log.limited(log.Infof, "Failover of %s %s: back to %s", first, dns.TypeToString[qtype], now)
 		return
 	}
-	failovers.WithLabelValues(al.Zone, "over").Inc()
+	failovers.WithLabelValues(al.Zone.Name, "over").Inc()
 	a.cache.log.limited(log.Warningf, "Failover of %s %s: %s answers in its place", first, dns.TypeToString[qtype], now)
 }

@@ -119,7 +119,7 @@ func newExpanding(a *Alias, owner string, qtype uint16) *expanding {
 // missing is a lookup that has to be awaited: with the TTL and the zone of the alias.
 type missing struct {
 	limit uint32
-	zone  string
+	zone  *records.Zone
 }
 
 // awaited is what cache.await returned.

@@ -57,6 +57,18 @@ func (r Response) SOA(name string) *dns.SOA {
 	return lookup.WithSerial(soa, soa.Serial)
 }
 
+// apex returns the apex of the zone that r, a response about name, comes from, lower case: the authority section has its NS
+// records beside an answer, and its SOA record where there is none. It returns "" when r has neither.
+func (r Response) apex(name string) string {
+	for _, rr := range r.Msg.Ns {
+		h := rr.Header()
+		if (h.Rrtype == dns.TypeNS || h.Rrtype == dns.TypeSOA) && dns.IsSubDomain(h.Name, name) {
+			return lookup.Canonical(h.Name)
+		}
+	}
+	return ""
+}
+
 // Signer returns the name of the zone whose signatures are in r, or "" when there are none. If there are, the zone was
 // signed before the backend loaded it.
 func (r Response) Signer() string {

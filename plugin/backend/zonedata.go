@@ -38,19 +38,19 @@ func (b *Backend) aliasIn(r Response, name string) *records.Alias {
 		b.cfg.Warn("%s has %d ALIAS records, of which %d are used", cmp.Or(r.Wildcard, name), len(targets), records.MaxTargets)
 		targets = targets[:records.MaxTargets]
 	}
-	return b.newAlias(cmp.Or(r.Wildcard, name), name, ttl, targets)
+	return b.newAlias(r, name, ttl, targets)
 }
 
-// newAlias returns the alias of name with those of targets that the alias of owner, which is name or its wildcard, may
-// have, or nil when there are none.
-func (b *Backend) newAlias(owner, name string, ttl uint32, targets []string) *records.Alias {
+// newAlias returns the alias of name, for which the backend responded with r, with those of targets that the alias of its
+// owner, which is name or its wildcard, may have, or nil when there are none.
+func (b *Backend) newAlias(r Response, name string, ttl uint32, targets []string) *records.Alias {
 	if b.cfg.Allowed != nil {
-		targets = b.cfg.Allowed(owner, targets)
+		targets = b.cfg.Allowed(cmp.Or(r.Wildcard, name), targets)
 	}
 	if len(targets) == 0 {
 		return nil
 	}
-	return b.cfg.Zones.NewAlias(name, ttl, targets...)
+	return b.cfg.Zones.NewAlias(name, r.apex(name), ttl, targets...)
 }
 
 // Flatten says which CNAME records of the backend are aliases, for queries of addresses.
@@ -72,7 +72,7 @@ func (b *Backend) flattened(r Response, name string) *records.Alias {
 	if cname == nil || flatten == FlattenNone || flatten == FlattenApex && !b.isApex(name, r.Own()) {
 		return nil
 	}
-	return b.newAlias(cmp.Or(r.Wildcard, name), name, lookup.TTLOf(cname), []string{lookup.Canonical(cname.Target)})
+	return b.newAlias(r, name, lookup.TTLOf(cname), []string{lookup.Canonical(cname.Target)})
 }
 
 // isApex reports whether name is one of the zones, or the apex of a zone that the backend has below them. own says that the

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coredns/alias/plugin/backend"
+	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/rdata"
 	"github.com/coredns/alias/plugin/records"
 
@@ -97,7 +98,7 @@ func TestZoneData(t *testing.T) {
 				t.Errorf("%s: targets %q and %q", tc.name, targetOf(v4), targetOf(v6))
 			}
 			for _, al := range []*records.Alias{v4, v6} {
-				if al != nil && (al.TTL != tc.ttl || al.Zone != "example.org." || al.Inside != tc.inside) {
+				if al != nil && (al.TTL != tc.ttl || *al.Zone != (records.Zone{Name: "example.org.", Apex: "example.org."}) || al.Inside != tc.inside) {
 					t.Errorf("%s: %+v", tc.name, al)
 				}
 			}
@@ -146,6 +147,25 @@ func TestSignedZone(t *testing.T) {
 	}
 }
 
+// The zone of an alias is that of the backend, however large that of the plugin is.
+func TestZoneOfAlias(t *testing.T) {
+	next := zone(t,
+		"example.org. 60 IN NS ns.example.",
+		"example.org. 60 IN ALIAS target.example.",
+		"a.example.org. 60 IN A 203.0.113.1",
+		"a.example.org. 60 IN ALIAS target.example.",
+		"www.example.org. 60 IN CNAME target.example.",
+		"*.w.example.org. 60 IN ALIAS target.example.")
+	b := newBackend(t, next, func(cfg *backend.Config) { cfg.Zones, cfg.Flatten = records.Zones{".": {}}, backend.FlattenAll })
+	for _, q := range []lookup.Question{
+		a("example.org."), aaaa("a.example.org."), alias("a.example.org."), a("www.example.org."), a("x.w.example.org."), alias("x.w.example.org."),
+	} {
+		if al := b.Answer(q).Alias; al == nil || *al.Zone != (records.Zone{Name: ".", Apex: "example.org."}) {
+			t.Errorf("%v: %+v", q, al)
+		}
+	}
+}
+
 // Which CNAME records are aliases.
 func TestFlatten(t *testing.T) {
 	next := zone(t,
@@ -181,7 +201,7 @@ func TestFlatten(t *testing.T) {
 			}
 		}
 		if tc.flatten == backend.FlattenAll {
-			if al := b.Answer(a("www.example.org.")).Alias; al.TTL != 50 || al.Zone != "example.org." || al.Inside {
+			if al := b.Answer(a("www.example.org.")).Alias; al.TTL != 50 || *al.Zone != (records.Zone{Name: "example.org.", Apex: "example.org."}) || al.Inside {
 				t.Errorf("got %+v", al)
 			}
 			if al := b.Answer(a("in.example.org.")).Alias; !al.Inside {

@@ -115,7 +115,7 @@ func (s *reading) complete() {
 			targets = s.allowed(owner, targets)
 		}
 		if len(targets) > 0 {
-			s.aliases[owner] = &expansion{owner: owner, alias: s.zones.NewAlias(owner, of.ttl, targets...)}
+			s.aliases[owner] = &expansion{owner: owner, alias: s.zones.NewAlias(owner, s.zone, of.ttl, targets...)}
 		}
 	}
 }

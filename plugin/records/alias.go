@@ -9,6 +9,12 @@ import (
 	"github.com/miekg/dns"
 )
 
+// Zone is the zone of the owner of an alias. It must not be changed, and is safe for concurrent use.
+type Zone struct {
+	Name string // of the closest of Zones that encloses the owner
+	Apex string // of the zone that has the alias: Name, or a zone of the backend below it
+}
+
 // MaxTargets is how many targets an owner may have: each query looks at all of them.
 const MaxTargets = 16
 
@@ -17,7 +23,7 @@ const MaxTargets = 16
 // changed, and it must not be copied; it is safe for concurrent use.
 type Alias struct {
 	Target   string    // lower case, fully qualified
-	Zone     string    // the closest of Zones that encloses the owner
+	Zone     *Zone     // of the owner
 	TTL      uint32    // caps the TTL of the answer, in seconds; lookup.NoLimit: no cap
 	Inside   bool      // Target is in one of Zones other than the root zone
 	Next     *Alias    // that of the next target, with the same Zone and TTL, or nil
@@ -41,10 +47,14 @@ func (f *Failover) Serve(qtype uint16, target int) (before int) {
 }
 
 // NewAlias returns the alias of owner with those targets, at least one, in their order. All names are lower case and fully
-// qualified. owner is in one of the zones. ttl, in seconds, caps the TTL of the answer. Every target counts.
-func (z Zones) NewAlias(owner string, ttl uint32, targets ...string) *Alias {
+// qualified. owner is in one of the zones, and in that with the apex; an empty apex stands for the closest of the zones. ttl,
+// in seconds, caps the TTL of the answer. Every target counts.
+func (z Zones) NewAlias(owner, apex string, ttl uint32, targets ...string) *Alias {
 	var first *Alias
-	zone := z.Match(owner)
+	zone := &Zone{Name: z.Match(owner), Apex: apex}
+	if apex == "" {
+		zone.Apex = zone.Name
+	}
 	for i := len(targets) - 1; i >= 0; i-- {
 		first = &Alias{Target: targets[i], Zone: zone, TTL: ttl, Inside: z.Inside(targets[i]), Next: first}
 	}

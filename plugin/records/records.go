@@ -138,10 +138,14 @@ func (rs *Records) Seal() {
 	}
 	rest := targets.String()
 	rs.aliases = make([]Alias, len(rs.stated))
+	zones := make(map[string]*Zone)
 	places := rs.places()
 	for i, s := range rs.stated {
 		first := &rs.aliases[places[i]]
-		rs.fill(first, s, rest[:len(s.targets)])
+		if zones[s.zone] == nil {
+			zones[s.zone] = &Zone{Name: s.zone, Apex: s.zone}
+		}
+		rs.fill(first, s, zones[s.zone], rest[:len(s.targets)])
 		if s.failover {
 			first.Failover = new(Failover)
 		}
@@ -159,10 +163,10 @@ func (rs *Records) Seal() {
 }
 
 // fill fills in first, the alias of the first of targets, and makes those of the others.
-func (rs *Records) fill(first *Alias, s statement, targets string) {
+func (rs *Records) fill(first *Alias, s statement, zone *Zone, targets string) {
 	for al := first; ; al = al.Next {
 		target, others, more := strings.Cut(targets, " ")
-		al.Target, al.Zone, al.TTL, al.Inside = target, s.zone, s.ttl, rs.zones.Inside(target)
+		al.Target, al.Zone, al.TTL, al.Inside = target, zone, s.ttl, rs.zones.Inside(target)
 		if targets = others; !more {
 			return
 		}

@@ -163,7 +163,7 @@ func TestAll(t *testing.T) {
 		if _, twice := got[owner]; twice {
 			t.Errorf("%s comes twice", owner)
 		}
-		got[owner] = record{r.Target, r.Zone, r.TTL, r.Inside, r.Wildcard}
+		got[owner] = record{r.Target, r.Zone.Name, r.TTL, r.Inside, r.Wildcard}
 		if found, exists := rs.Find(owner); found != r || !exists {
 			t.Errorf("%s: found %v, want %v", owner, found, r)
 		}
@@ -220,13 +220,13 @@ func TestByZone(t *testing.T) {
 	rs.Seal()
 	got := map[string][]string{}
 	for of := range rs.ByZone() {
-		zone := of[0].Zone
+		zone := of[0].Zone.Name
 		if got[zone] != nil {
 			t.Errorf("%s comes twice", zone)
 		}
 		for i := range of {
-			if of[i].Zone != zone {
-				t.Errorf("an alias of %s comes with those of %s", of[i].Zone, zone)
+			if of[i].Zone.Name != zone {
+				t.Errorf("an alias of %s comes with those of %s", of[i].Zone.Name, zone)
 			}
 			got[zone] = append(got[zone], of[i].Target)
 		}

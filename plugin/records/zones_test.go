@@ -1,6 +1,7 @@
 package records_test
 
 import (
+	"cmp"
 	"testing"
 
 	"github.com/coredns/alias/plugin/lookup"
@@ -56,18 +57,19 @@ func TestNewAlias(t *testing.T) {
 	for _, tc := range []struct {
 		zones         records.Zones
 		owner, target string
+		apex          string
 		ttl           uint32
 		zone          string
 		inside        bool
 	}{
-		{zones, "www.example.org.", "app.example.net.", 60, "example.org.", false},
-		{zones, "a.sub.example.org.", "www.example.org.", lookup.NoLimit, "sub.example.org.", true},
-		{withRoot, "www.example.org.", "app.example.net.", 0, "example.org.", false},
-		{withRoot, "www.example.net.", "example.org.", 0, ".", true},
+		{zones, "www.example.org.", "app.example.net.", "", 60, "example.org.", false},
+		{zones, "a.sub.example.org.", "www.example.org.", "sub.example.org.", lookup.NoLimit, "sub.example.org.", true},
+		{withRoot, "www.example.org.", "app.example.net.", "www.example.org.", 0, "example.org.", false},
+		{withRoot, "www.example.net.", "example.org.", "", 0, ".", true},
 	} {
-		a := tc.zones.NewAlias(tc.owner, tc.ttl, tc.target)
-		if a.Target != tc.target || a.TTL != tc.ttl || a.Zone != tc.zone || a.Inside != tc.inside {
-			t.Errorf("%s: target %s, TTL %d, zone %s, inside %v", tc.owner, a.Target, a.TTL, a.Zone, a.Inside)
+		a := tc.zones.NewAlias(tc.owner, tc.apex, tc.ttl, tc.target)
+		if a.Target != tc.target || a.TTL != tc.ttl || *a.Zone != (records.Zone{Name: tc.zone, Apex: cmp.Or(tc.apex, tc.zone)}) || a.Inside != tc.inside {
+			t.Errorf("%s: target %s, TTL %d, zone %v, inside %v", tc.owner, a.Target, a.TTL, a.Zone, a.Inside)
 		}
 	}
 }
@@ -75,7 +77,7 @@ func TestNewAlias(t *testing.T) {
 // An alias has one cached pointer for each type of address, which belongs to it alone.
 func TestCached(t *testing.T) {
 	zones := records.Zones{"example.org.": {}}
-	a, b := zones.NewAlias("example.org.", 60, "app.example."), zones.NewAlias("example.org.", 60, "app.example.")
+	a, b := zones.NewAlias("example.org.", "", 60, "app.example."), zones.NewAlias("example.org.", "", 60, "app.example.")
 	v4, v6 := a.Cached(dns.TypeA), a.Cached(dns.TypeAAAA)
 	if v4 == v6 || v4 == b.Cached(dns.TypeA) || v6 == b.Cached(dns.TypeAAAA) {
 		t.Error("a cached pointer has two uses")
