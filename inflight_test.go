@@ -257,7 +257,7 @@ func TestPanicInLookup(t *testing.T) {
 // While lookups of targets that hang take all of max_concurrent, cached answers are served as ever: fresh, and then stale.
 func TestStarvedLookups(t *testing.T) {
 	logged(t)
-	inBubble(t, "max_concurrent 4", func(t *testing.T, a *Alias, r *fakeResolver) {
+	inBubble(t, "max_concurrent 4\nper_zone 4", func(t *testing.T, a *Alias, r *fakeResolver) {
 		ask(t, a)
 		r.delay = 500 * time.Millisecond
 		r.say(lookup.Outcome{}, lookup.NetworkFailure("timeout", nil))

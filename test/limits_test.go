@@ -183,7 +183,7 @@ func TestConcurrency(t *testing.T) {
 	up := upstream.New(t, nil)
 	page := local(freePort(t))
 	server := serveZone(t, zoneFile+aliasLines("n", "hosting.example.", n+1),
-		fmt.Sprintf("timeout %s\nretries 0\nmax_concurrent %d\nupstream %s", attempt, limit, up.Addr), fromFile+"\npprof "+page)
+		fmt.Sprintf("timeout %s\nretries 0\nmax_concurrent %[2]d\nper_zone %[2]d\nupstream %s", attempt, limit, up.Addr), fromFile+"\npprof "+page)
 	query(t, server.addr, "udp", "own.example.org.", dns.TypeA)
 	before := footprintOf(t, server, page)
 
