@@ -342,7 +342,11 @@ func (c *cache) logAnswer(q lookup.Question, zone *records.Zone, old, e *answers
 	if q.Net.Bits() > 0 {
 		return
 	}
-	if old.Failing() {
+	switch {
+	case !old.Failing():
+	case len(e.Data) == 0: // nor do clients get any
+		c.log.limited(log.Infof, "Target %s answers again, without records", q)
+	default:
 		c.log.limited(log.Infof, "Target %s answers again", q)
 	}
 	// HTTPS records with keys for ECH change as often as they are looked up.

@@ -308,6 +308,31 @@ func TestAddressChanges(t *testing.T) {
 	})
 }
 
+// The log says when a target that failed has no records afterwards: clients still get no addresses.
+func TestAnswersAgain(t *testing.T) {
+	out := logged(t)
+	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
+		for _, tc := range []struct {
+			data []byte
+			want string
+		}{
+			{addrs1, "Target target.example. A answers again\n"},
+			{nil, "Target target.example. A answers again, without records\n"},
+		} {
+			r.say(lookup.Outcome{}, errDown)
+			ask(t, a)
+			time.Sleep(maxBackoff)
+			r.say(lookup.Outcome{Data: tc.data, TTL: 5}, nil)
+			ask(t, a)
+			synctest.Wait() // after the stale answer, it is looked up in the background
+			if !strings.Contains(out.String(), tc.want) {
+				t.Errorf("No message %q in the log:\n%s", tc.want, out)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
 // When a resolver fails, all targets fail; the log has a bounded number of messages about them.
 func TestMessagesAreBounded(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, a *Alias, r *fakeResolver) {
