@@ -26,7 +26,7 @@ const (
 )
 
 // ringZone returns the zone of a server of a ring whose next zone is next. Its alias "ring" leads to target. As the aliases are in the
-// zone, no server looks up anything before all have started.
+// zone, no server looks up anything before all have started. The DNAME record leads to longer and longer names.
 func ringZone(next, target string) string {
 	return zoneFile + fmt.Sprintf(`
 ring IN ALIAS %[2]s.
@@ -36,6 +36,7 @@ loop IN ALIAS y.%[1]s.
 x    IN CNAME self.a.example.
 y    IN CNAME z
 z    IN CNAME y
+d    IN DNAME d.d.%[1]s.
 `, next, target)
 }
 
@@ -285,4 +286,25 @@ func (r *ring) checkRecovers(t *testing.T) {
 		})
 		t.Logf("%s recovers after %s", zoneAt(i), time.Since(began))
 	}
+}
+
+// DNAME records that lead around make a longer name in each server. They are no aliases, also with "flatten all": so the resolver
+// sees one chain and ends it, and the servers look up nothing. The Recursor 4.8 ends it after a thousand queries.
+func TestRingOfDNAMEs(t *testing.T) {
+	t.Parallel()
+	r := startRing(t, 2, startUnbound, "flatten all")
+	const n = 10
+	for i := range n {
+		name := fmt.Sprintf("n%d.d.a.example.", i)
+		m := query(t, r.servers[0].addr, "udp", name, dns.TypeA)
+		checkRecords(t, m.Answer, "d.a.example. 300 IN DNAME d.d.b.example.", fmt.Sprintf("%s 300 IN CNAME n%d.d.d.b.example.", name, i))
+		if m = query(t, r.resolver.addr, "udp", name, dns.TypeA); m.Rcode != dns.RcodeServerFailure {
+			t.Errorf("From the resolver: %v", m)
+		}
+	}
+	passed := r.paths.AskedAll()
+	if lookups := r.requests(t, 0) + r.requests(t, 1); lookups > 0 || passed > 40*n {
+		t.Errorf("%d queries: %d requests of the servers, want none; %d queries of the resolver, want at most %d", n, lookups, passed, 40*n)
+	}
+	t.Logf("%d queries to the resolver, and %d of it to the servers", n, passed)
 }

@@ -62,7 +62,9 @@ const (
 	FlattenAll                 // all of them
 )
 
-// flattened returns the alias that the CNAME record of name in r is, or nil when it has none, or it is not to be flattened.
+// flattened returns the alias that the CNAME record of name in r is, or nil when it has none, or it is not to be flattened. One that
+// stands for a DNAME record (RFC 6672, section 3.1) is not: with it, two zones on different servers could lead into each other
+// with longer and longer names, and neither the servers nor a resolver between them would see one chain.
 func (b *Backend) flattened(r Response, name string) *records.Alias {
 	if r.Msg == nil {
 		return nil
@@ -70,6 +72,9 @@ func (b *Backend) flattened(r Response, name string) *records.Alias {
 	cname := lookup.CNAMEOf(r.Msg.Answer, name)
 	flatten := b.cfg.Flatten
 	if cname == nil || flatten == FlattenNone || flatten == FlattenApex && !b.isApex(name, r.Own()) {
+		return nil
+	}
+	if dname, _ := lookup.DNAMEOf(r.Msg.Answer, name); dname != nil {
 		return nil
 	}
 	return b.newAlias(r, name, lookup.TTLOf(cname), []string{lookup.Canonical(cname.Target)})

@@ -186,7 +186,7 @@ func TestFlatten(t *testing.T) {
 		{"org.", backend.FlattenApex, map[string]string{"example.org.": "target.example.", "www.example.org.": ""}}, // the zone is below
 		{"example.org.", backend.FlattenAll, map[string]string{
 			"example.org.": "target.example.", "www.example.org.": "target.example.", "x.w.example.org.": "target.example.",
-			"in.example.org.": "host.example.org.", "host.example.org.": "", "target.d.example.org.": "target.example.",
+			"in.example.org.": "host.example.org.", "host.example.org.": "", "target.d.example.org.": "",
 			"none.example.org.": "", "esc.example.org.": `q\.d.example.`,
 		}},
 	} {

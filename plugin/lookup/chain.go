@@ -104,7 +104,7 @@ func (c *Chain) link(answer []dns.RR, alias *dns.HTTPS) (*dns.CNAME, error) {
 		return &dns.CNAME{Hdr: alias.Hdr, Target: alias.Target}, nil
 	}
 	cname := CNAMEOf(answer, c.End())
-	if dname, prefix := dnameOf(answer, c.End()); dname != nil {
+	if dname, prefix := DNAMEOf(answer, c.End()); dname != nil {
 		cname = &dns.CNAME{Hdr: dname.Hdr, Target: dname.Target}
 		if dname.Target != "" {
 			cname.Target = prefix + strings.TrimPrefix(dname.Target, ".")

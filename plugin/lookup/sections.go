@@ -58,8 +58,8 @@ func within(name, zone string) (prefix string, ok bool) {
 	return name, zone == "."
 }
 
-// dnameOf returns the first DNAME record in rrs of a name above name, and what name has before that one, or nil.
-func dnameOf(rrs []dns.RR, name string) (*dns.DNAME, string) {
+// DNAMEOf returns the first DNAME record in rrs of a name above name, and what name has before that one, or nil.
+func DNAMEOf(rrs []dns.RR, name string) (*dns.DNAME, string) {
 	for _, rr := range rrs {
 		if dname, ok := rr.(*dns.DNAME); ok && dname.Hdr.Class == dns.ClassINET {
 			if prefix, in := within(name, dname.Hdr.Name); in && prefix != "" {
