@@ -40,6 +40,7 @@ type Alias struct {
 	options
 	lifecycle
 	warnings onceLog // about what stays wrong until somebody changes it
+	denials  onceLog // about targets that are denied: whoever edits a zone could make any number of them
 	labels   onceLog // about labels, which clients may influence
 }
 
@@ -131,9 +132,7 @@ func (a *Alias) find(q *incoming, query bool) *records.Alias {
 		return q.record.Alias
 	}
 	if q.target != "" && !(q.Type == dns.TypeHTTPS && a.hasOwnHTTPS(q.Question)) {
-		if len(a.allowed(q.Name, []string{q.target})) > 0 {
-			return a.zones.NewAlias(q.Name, "", lookup.NoLimit, q.target)
-		}
+		return a.zones.NewAlias(q.Name, "", lookup.NoLimit, q.target)
 	}
 	return a.backend.Alias(q.Question, query)
 }
@@ -151,7 +150,7 @@ func (a *Alias) applies(r records.Record, q lookup.Question) bool {
 	return !has.TimedOut && !has.Unable && !has.Exists(r.Zone.Name)
 }
 
-// labelled returns the target that the label of target_from gives for name, or "".
+// labelled returns the target that the label of target_from gives for name, or "" when there is none, or it is denied.
 func (a *Alias) labelled(ctx context.Context, name string) string {
 	value := metadata.ValueFunc(ctx, a.targetFrom)
 	if value == nil || a.zones.Match(name) == "" {
@@ -164,6 +163,9 @@ func (a *Alias) labelled(ctx context.Context, name string) string {
 	target, err := records.ParseTarget(text)
 	if err != nil {
 		a.labels.warnOnce("Label %s: %.100q is not the name of a target", a.targetFrom, text)
+		return ""
+	}
+	if len(a.allowedIn(&a.labels, name, []string{target})) == 0 {
 		return ""
 	}
 	return target

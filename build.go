@@ -23,12 +23,13 @@ func (cfg *config) build() *Alias {
 		share:    entries.NewShare(source, cfg.sizes(), cfg.zones),
 		options:  cfg.options,
 		warnings: onceLog{max: maxWarnings},
+		denials:  onceLog{max: maxWarnings},
 		labels:   onceLog{max: maxLabelWarnings},
 	}
 	key := fmt.Sprint(cfg.upstreams, cfg.tlsConfig.ServerName, cfg.timeout, cfg.filters())
 	a.upstreams = resolvers.Share(key, upstream.Config{
 		Addresses: cfg.upstreams, TLS: cfg.tlsConfig, Timeout: cfg.timeout, Reporter: newReporter, Deny: cfg.denies, DenyTarget: cfg.targets.Denies,
-		Warn: resolverWarnings.warnOnce,
+		LeftOut: leftOut, Warn: resolverWarnings.warnOnce,
 	})
 	a.cache = cfg.buildCache(a.upstreams.Resolve)
 	a.cache.key = fmt.Sprint(key, source, cfg.retries, cfg.concurrent, cfg.lookupsPerZone())

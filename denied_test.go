@@ -2,6 +2,7 @@ package alias
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -140,5 +141,35 @@ func TestDeniedInTransfers(t *testing.T) {
 	got, _ := transferred(t, a)
 	if want := "a.example.org. 60 IN A 192.0.2.1 c.example.org. 60 IN A 192.0.2.1"; strings.Join(strings.Fields(strings.Join(got, " ")), " ") != want {
 		t.Errorf("got %v, want %s", got, want)
+	}
+}
+
+// What clients and the owners of targets can vary is logged so often at most that other warnings keep their place.
+func TestDeniedIsLoggedSparingly(t *testing.T) {
+	up := fake.New(t, fake.Zone("sparing.example. 300 IN A 192.0.2.1"))
+	log := logged(t)
+	a, c := newAlias(t, "example.org", "target_from tenant/target\ntarget_deny bad.example\naddress_deny 10.0.0.0/8\nrecord @ sparing.example\nretries 0\nupstream "+up.Addr,
+		zoneFile(t, nil, "zone.example.org. 60 IN ALIAS db.bad.example."))
+	ctx := metadata.ContextWithMetadata(context.Background())
+	metadata.SetValueFunc(ctx, "tenant/target", func() string { return "bad.example" })
+	for i := range maxWarnings + 1 {
+		if m := exchange(t, ctx, a, new(dns.Msg).SetQuestion(fmt.Sprintf("n%d.example.org.", i), dns.TypeA)); m.Rcode != dns.RcodeNameError {
+			t.Fatalf("a name whose label is denied exists: %v", m)
+		}
+	}
+	if n := strings.Count(log.String(), " is no alias of bad.example."); n != maxLabelWarnings {
+		t.Errorf("labels were logged %d times, want %d", n, maxLabelWarnings)
+	}
+	query(t, a, "zone.example.org.", dns.TypeA)
+	if !strings.Contains(log.String(), "zone.example.org. is no alias of db.bad.example.") {
+		t.Error("labels keep the warning about the zone from the log")
+	}
+	for i := range 5 {
+		up.Set(fake.Zone("sparing.example. 300 IN A 192.0.2.1", fmt.Sprintf("sparing.example. 300 IN A 10.0.0.%d", i)))
+		query(t, a, "example.org.", dns.TypeA)
+		c.Advance(301 * time.Second)
+	}
+	if n := strings.Count(log.String(), "Target sparing.example. A: the address 10.0.0.0 is denied and left out"); n != 1 || strings.Count(log.String(), "is denied and left out") != 1 {
+		t.Errorf("a target that changes its addresses was logged %d times:\n%s", n, log.String())
 	}
 }

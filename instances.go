@@ -26,6 +26,9 @@ var entries = answers.NewRegistry(newFile, time.Now)
 var (
 	resolvers        upstream.Registry
 	resolverWarnings = onceLog{max: maxWarnings}
+
+	// denialsOfAddresses has what was logged about addresses that are left out of answers. Server blocks share the lookups.
+	denialsOfAddresses = onceLog{max: maxWarnings}
 )
 
 // beat begins the background work of all primaries.

@@ -39,6 +39,7 @@ var calls = map[string]call{
 	"log.Error":    {0, logMessage},
 	"log.Errorf":   {0, logMessage},
 	".warnOnce":    {0, logMessage},
+	".warnOnceFor": {1, logMessage},
 	".Warn":        {0, logMessage},
 	".warn":        {0, logMessage},
 	".limited":     {1, logMessage},

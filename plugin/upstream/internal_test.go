@@ -69,7 +69,7 @@ func FuzzResponse(f *testing.F) {
 			return
 		}
 		c := lookup.NewChain(q.Name)
-		o, done, err := us.read(c, m, q.Type)
+		o, done, err := us.read(c, m, q)
 		if outcome := label(m, o, done, err); !slices.Contains(outcomes, outcome) {
 			t.Errorf("the outcome is %q", outcome)
 		}

@@ -61,13 +61,13 @@ func responseCode(m *dns.Msg) string {
 	return rcode.ToString(m.Rcode)
 }
 
-// read follows the chain through the response m. It is done when m answers for the end of the chain, with addresses or
+// read follows the chain through the response m to a lookup of q. It is done when m answers for the end of the chain, with addresses or
 // without; otherwise the end of the chain has to be looked up next. The error is a *lookup.Failure.
-func (us *Upstreams) read(c *lookup.Chain, m *dns.Msg, qtype uint16) (o lookup.Outcome, done bool, err error) {
+func (us *Upstreams) read(c *lookup.Chain, m *dns.Msg, q lookup.Question) (o lookup.Outcome, done bool, err error) {
 	asked := c.End()
-	addrs, err := c.Follow(m.Answer, qtype)
+	addrs, err := c.Follow(m.Answer, q.Type)
 	if err == nil && m.Rcode == dns.RcodeSuccess {
-		addrs, err = us.allowed(addrs, qtype)
+		addrs, err = us.allowed(addrs, q)
 	}
 	if err != nil {
 		return lookup.Outcome{}, false, err
@@ -104,13 +104,22 @@ func reportsFailure(m *dns.Msg) bool {
 	})
 }
 
-// allowed returns addrs without those that are denied. The error is that no other is left.
-func (us *Upstreams) allowed(addrs []byte, qtype uint16) ([]byte, error) {
-	allowed := lookup.Allowed(addrs, qtype, us.deny)
-	if len(allowed) == 0 && len(addrs) > 0 { // and so it is not HTTPS
-		first, _ := netip.AddrFromSlice(addrs[:lookup.AddrLen(qtype)])
-		return nil, lookup.Filtered(lookup.Denied, fmt.Errorf("no address but %s", first))
+// allowed returns addrs, the answer to q, without those that are denied. The error is that no other is left.
+func (us *Upstreams) allowed(addrs []byte, q lookup.Question) ([]byte, error) {
+	allowed := lookup.Allowed(addrs, q.Type, us.deny)
+	if len(allowed) == len(addrs) || !lookup.IsAddress(q.Type) { // HTTPS records have lost hints at most
+		return slices.Clip(allowed), nil
 	}
+	var denied netip.Addr
+	for ip := range lookup.Each(addrs, q.Type) {
+		if denied, _ = netip.AddrFromSlice(ip); us.deny(denied) {
+			break
+		}
+	}
+	if len(allowed) == 0 {
+		return nil, lookup.Filtered(lookup.Denied, fmt.Errorf("no address but %s", denied))
+	}
+	us.leftOut(q, denied)
 	return slices.Clip(allowed), nil
 }
 

@@ -39,6 +39,9 @@ type Config struct {
 	// Deny reports whether an address is never used: a response in which no other is left is a failure. An IPv4 address in
 	// an AAAA record (::ffff:0:0/96) is passed as it is. Nil denies none. Several goroutines call it at the same time.
 	Deny func(netip.Addr) bool
+	// LeftOut is called when an answer to q, a question that was looked up, has an address that is denied beside others that are
+	// not: with the first such address. It may be nil. Several goroutines call it at the same time.
+	LeftOut func(q lookup.Question, addr netip.Addr)
 	// DenyTarget reports whether a link of a chain may not lead to name; nil denies none. Several goroutines call it at the same
 	// time.
 	DenyTarget func(name string) bool
@@ -54,15 +57,19 @@ type Upstreams struct {
 	list    []*upstream
 	timeout time.Duration
 	deny    func(netip.Addr) bool
+	leftOut func(q lookup.Question, addr netip.Addr)
 	targets func(name string) bool // see Config.DenyTarget
 	turn    atomic.Uint32
 }
 
 // New returns the Upstreams that cfg describes. It opens no connection and starts no goroutine.
 func New(cfg Config) *Upstreams {
-	us := &Upstreams{timeout: cfg.Timeout, deny: cfg.Deny, targets: cfg.DenyTarget}
+	us := &Upstreams{timeout: cfg.Timeout, deny: cfg.Deny, leftOut: cfg.LeftOut, targets: cfg.DenyTarget}
 	if us.deny == nil {
 		us.deny = func(netip.Addr) bool { return false }
+	}
+	if us.leftOut == nil {
+		us.leftOut = func(lookup.Question, netip.Addr) {}
 	}
 	if cfg.Warn == nil {
 		cfg.Warn = func(string, ...any) {}
@@ -170,7 +177,7 @@ func (us *Upstreams) resolveThrough(ctx context.Context, r asking, q lookup.Ques
 		var o lookup.Outcome
 		var done bool
 		if err == nil {
-			o, done, err = us.read(c, m, q.Type)
+			o, done, err = us.read(c, m, q)
 		}
 		scope = max(scope, bits)
 		// A scope that is longer than what was sent counts as what was sent (RFC 7871, section 7.3.1).
