@@ -1,6 +1,7 @@
 package alias
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -67,7 +68,7 @@ var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 func textRecord(name string, ttl uint32, al *records.Alias) dns.RR {
 	text := "ALIAS for"
 	for _, target := range al.Targets() {
-		text += " " + strings.TrimSuffix(target, ".")
+		text += " " + cmp.Or(strings.TrimSuffix(target, "."), ".")
 	}
 	txt := &dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: ttl}}
 	for part := range slices.Chunk([]byte(text), maxString) {

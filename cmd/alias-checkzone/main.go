@@ -56,7 +56,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		fmt.Fprintf(stderr, "alias-checkzone: %v\n", err)
+		fmt.Fprintln(stderr, printable(fmt.Sprintf("alias-checkzone: %v", err)))
 		return 1
 	}
 	z := newZone(dns.CanonicalName(origin), file)
@@ -156,12 +156,12 @@ func (z *zone) print(w io.Writer) int {
 		fmt.Fprintln(w, printable(fmt.Sprintf("%s:%d: %s: %s", z.file, f.line, f.severity, f.text)))
 	}
 	aliases := len(z.records.ofType(rdata.TypeALIAS))
-	fmt.Fprintf(w, "zone %s: %d records, %d ALIAS, %d errors, %d warnings\n",
-		z.origin, len(z.records), aliases, count["error"], count["warning"])
+	fmt.Fprintln(w, printable(fmt.Sprintf("zone %s: %d records, %d ALIAS, %d errors, %d warnings",
+		z.origin, len(z.records), aliases, count["error"], count["warning"])))
 	return min(count["error"], 1)
 }
 
-// printable keeps a finding on one line, and escape sequences from the zone file off the terminal.
+// printable keeps text on one line, and escape sequences from names and from the zone file off the terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
