@@ -33,6 +33,10 @@ const (
 	// idleExpire is how long an unused connection to an upstream is kept.
 	idleExpire = 10 * time.Second
 
+	// maxAge is how long a connection of plain DNS is used at most. The port of a UDP socket is one of two numbers that somebody who
+	// forges a response has to guess (RFC 5452, section 9.2), so even a busy socket does not keep it.
+	maxAge = 10 * time.Second
+
 	// maxResets is how many connections that the upstream has reset a query tries.
 	maxResets = 4
 
@@ -61,7 +65,9 @@ func newUpstream(a Address, tlsConfig *tls.Config, cfg Config) *upstream {
 		report:   cfg.Reporter(a.HostPort),
 		warn:     cfg.Warn,
 	}
-	if a.Protocol != transport.DNS {
+	if a.Protocol == transport.DNS {
+		up.proxy.SetMaxAge(maxAge)
+	} else {
 		up.proxy.SetTLSConfig(tlsConfig)
 	}
 	if a.Protocol == transport.HTTPS {
