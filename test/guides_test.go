@@ -28,6 +28,7 @@ var guides = []struct {
 	{page: "troubleshooting.md", programs: []string{"dig", "curl"}, setup: faultyServer},
 	{page: "transfers.md", programs: []string{"dig"}},
 	{page: "https.md", programs: []string{"dig"}},
+	{page: "security.md", programs: []string{"dig"}},
 }
 
 // leftOut are the commands of the pages that the test does not run, by their beginning, and why.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,8 +75,8 @@ type source struct {
 	errors   []string          // names of Extended DNS Errors, without spaces
 }
 
-// readSource reads the root package, and all packages below plugin.
-func readSource(t *testing.T) *source {
+// sourceFiles returns the paths of the code in the root package, and in all packages below plugin.
+func sourceFiles(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob("../*.go")
 	check(t, err)
@@ -90,11 +91,14 @@ func readSource(t *testing.T) *source {
 		}
 		return nil
 	}))
+	return slices.DeleteFunc(files, func(file string) bool { return strings.HasSuffix(file, "_test.go") })
+}
+
+// readSource reads the root package, and all packages below plugin.
+func readSource(t *testing.T) *source {
+	t.Helper()
 	s := &source{messages: make(map[kind][]string)}
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
+	for _, file := range sourceFiles(t) {
 		path, err := filepath.Rel("..", file)
 		check(t, err)
 		s.read(t, filepath.ToSlash(path), read(t, file))
