@@ -104,8 +104,9 @@ func TestStrangeTexts(t *testing.T) {
 		zone += fmt.Sprintf("c%d IN ALIAS n%[1]d.chain.example.\nl%[1]d IN ALIAS n%[1]d.loop.example.\n", i)
 		zone += fmt.Sprintf("%s IN ALIAS x.bad.example.\n*.w.%[1]s IN ALIAS x.bad.example.\nto%[2]d IN CNAME %[3]s\n", strangeLabels[i], i, strangeName(i, "bad.example."))
 	}
-	server := startTenants(t, port, tenantBlock("example.org", port, "txt\nflatten all\nretries 0\ntransfer_on_failure omit\ntarget_deny bad.example\nupstream "+up.Addr,
-		"metadata\nlog . \"{name} {type} {/alias/target} {/alias/status}\"\nprometheus "+page+"\ntransfer {\nto *\n}"), map[string]string{"example.org": zone})
+	properties := "txt\nflatten all\nretries 0\ntransfer_on_failure omit\ntarget_deny bad.example\nupstream " + up.Addr
+	server := startTenants(t, port, tenantBlock("example.org", port, properties,
+		"metadata\nlog . \"{name} {type} {/alias/target} {/alias/status}\"\nprometheus "+page), map[string]string{"example.org": zone})
 
 	warnings := 0
 	logs := func(format string, a ...any) {
@@ -128,7 +129,9 @@ func TestStrangeTexts(t *testing.T) {
 		denied, fail, target := onWire(t, strangeName(i, "bad.example.")), onWire(t, strangeName(i, "fail.example.")), onWire(t, strangeName(i, "hosting.example."))
 		logs("d%d.example.org. is no alias of %s: the target is denied", i, denied)
 		logs("to%d.example.org. is no alias of %s: the target is denied", i, denied)
-		logs("%s is no alias of x.bad.example.: the target is denied", owner)
+		if !strings.ContainsFunc(label, isRaw) { // with such octets, file answers with an owner that is not the name in the query
+			logs("%s is no alias of x.bad.example.: the target is denied", owner)
+		}
 		logs("Target %s A fails: servfail; no answer is cached", fail)
 		logs("Target n%d.chain.example. A fails: denied: n%[1]d.chain.example. leads to %[2]s; no answer is cached", i, denied)
 		logs("Target n%d.loop.example. A fails: loop: %s leads back to itself; no answer is cached", i, target)
@@ -142,8 +145,19 @@ func TestStrangeTexts(t *testing.T) {
 	if n := server.logged(t, "[WARNING] "); n < warnings+len(strangeLabels) { // and the wildcards
 		t.Errorf("%d warnings, want at least %d", n, warnings+len(strangeLabels))
 	}
-	transfer(t, server, new(dns.Msg).SetQuestion("example.org.", dns.TypeAXFR))
 	checkLines(t, server.log(t), logLine)
+
+	zone = zoneFile // with fewer aliases, because the log takes 100 messages about targets at once
+	for i := range strangeLabels {
+		zone += fmt.Sprintf("c%d IN ALIAS n%[1]d.chain.example.\n", i)
+	}
+	port = freePort(t)
+	primary := startTenants(t, port, tenantBlock("example.org", port, properties, "transfer {\nto *\n}"), map[string]string{"example.org": zone})
+	transfer(t, primary, new(dns.Msg).SetAxfr("example.org."))
+	if n := primary.logged(t, "Zone example.org. is transferred without "); n < len(strangeLabels) {
+		t.Errorf("The transfer has %d messages", n)
+	}
+	checkLines(t, primary.log(t), logLine)
 
 	_, body := get(t, "http://"+page+"/metrics")
 	parser := expfmt.NewTextParser(model.UTF8Validation)
@@ -219,7 +233,7 @@ func TestStrangeZones(t *testing.T) {
 		write(t, file, zone)
 		out, _ := exec.CommandContext(t.Context(), program, origin, file).CombinedOutput() // ends with 1, as there are errors
 		checkLines(t, string(out), regexp.MustCompile(`^(`+regexp.QuoteMeta(file)+`:\d+: (error|warning): |zone example).*$`))
-		if n := strings.Count(string(out), ": error: "); n < 2*len(strangeLabels) && origin == "example.org" {
+		if n := strings.Count(string(out), ": error: "); n < 3*len(strangeLabels) && origin == "example.org" {
 			t.Errorf("%d errors\n%s", n, out)
 		}
 	}
@@ -229,3 +243,6 @@ func TestStrangeZones(t *testing.T) {
 		t.Error("A file that does not exist has no errors")
 	}
 }
+
+// isRaw reports whether r is not ASCII, or a control character.
+func isRaw(r rune) bool { return r < ' ' || r > '~' }

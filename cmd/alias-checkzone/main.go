@@ -21,6 +21,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/rdata"
 
 	"github.com/miekg/dns"
@@ -59,7 +60,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, printable(fmt.Sprintf("alias-checkzone: %v", err)))
 		return 1
 	}
-	z := newZone(dns.CanonicalName(origin), file)
+	z := newZone(lookup.Canonical(dns.Fqdn(origin)), file)
 	z.read(string(text))
 	z.check()
 	return z.print(stdout)
@@ -102,9 +103,9 @@ type record struct {
 // target returns the target of a CNAME or ALIAS record, in lower case.
 func (r record) target() string {
 	if cname, ok := r.RR.(*dns.CNAME); ok {
-		return dns.CanonicalName(cname.Target)
+		return lookup.Canonical(cname.Target)
 	}
-	return dns.CanonicalName(rdata.Of(r.RR).Target)
+	return lookup.Canonical(rdata.Of(r.RR).Target)
 }
 
 // node has the records of an owner.
@@ -173,7 +174,7 @@ func printable(s string) string {
 
 // add adds r to its node, and the empty non-terminals between it and the zone.
 func (z *zone) add(r record) {
-	owner := dns.CanonicalName(r.Header().Name)
+	owner := lookup.Canonical(r.Header().Name)
 	if z.nodes[owner] == nil {
 		z.owners = append(z.owners, owner)
 	}
@@ -213,7 +214,7 @@ func (z *zone) checkSigned() {
 	if len(aliases) > 0 && len(signatures) > 0 {
 		z.warnf(aliases[0].line, "the zone is signed already (RRSIG on line %d), which cannot cover the addresses of '%s' "+
 			"as they change: take the zone unsigned, and add dnssec to the server block",
-			signatures[0].line, dns.CanonicalName(aliases[0].Header().Name))
+			signatures[0].line, lookup.Canonical(aliases[0].Header().Name))
 	}
 }
 
