@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
+	"time"
 
 	"github.com/coredns/alias/plugin/answers"
 	"github.com/coredns/alias/plugin/backend"
@@ -15,7 +17,7 @@ import (
 
 // build returns the plugin that cfg describes.
 func (cfg *config) build() *Alias {
-	source := answers.Source{Upstreams: upstream.Identity(cfg.upstreams, cfg.tlsConfig.ServerName), Path: cfg.path}
+	source := answers.Source{Upstreams: upstream.Identity(cfg.upstreams, cfg.tlsConfig.ServerName), Path: cfg.path, Fleet: strings.Join(cfg.fleet, " ")}
 	source.Upstreams += cfg.filters()
 	a := &Alias{
 		zones:    cfg.zones,
@@ -26,6 +28,7 @@ func (cfg *config) build() *Alias {
 		denials:  onceLog{max: maxWarnings},
 		labels:   onceLog{max: maxLabelWarnings},
 	}
+	a.share.Keep(cfg.lifetime.stale + time.Duration(cfg.lifetime.max)*time.Second)
 	key := fmt.Sprint(cfg.upstreams, cfg.tlsConfig.ServerName, cfg.timeout, cfg.filters())
 	a.upstreams = resolvers.Share(key, upstream.Config{
 		Addresses: cfg.upstreams, TLS: cfg.tlsConfig, Timeout: cfg.timeout, Reporter: newReporter, Deny: cfg.denies, DenyTarget: cfg.targets.Denies,

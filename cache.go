@@ -191,6 +191,11 @@ func (c *cache) lookUp(q lookup.Question, ttl uint32, zone *records.Zone, own bo
 		return c.staleOrFailed(q, ttl, zone, e.Fail(answers.Backoff{Cause: cause}))
 	}
 	switch {
+	case first && usable && e.Adopted:
+		go c.run(l)
+		if !l.doneWithin(c.sharedPatience()) {
+			return e, left, stale
+		}
 	case first:
 		c.run(l)
 	case usable && !l.doneWithin(c.timeout/5):
@@ -204,6 +209,8 @@ func (c *cache) lookUp(q lookup.Question, ttl uint32, zone *records.Zone, own bo
 		return c.staleOrFailed(q, ttl, zone, l.entry)
 	case !l.isFor(q.Net):
 		return c.lookUp(q, ttl, zone, true)
+	case l.adopted && c.left(l.entry, ttl, c.now()) <= 0:
+		return c.staleOrFailed(q, ttl, zone, l.entry)
 	}
 	return l.entry, c.left(l.entry, ttl, c.now()), miss
 }
@@ -220,6 +227,14 @@ func (c *cache) attempts(usable bool) int {
 // waits, it makes all attempts, so that all upstreams can be asked.
 // net is the network of the client who asks.
 func (c *cache) prefetch(q lookup.Question, net lookup.Network, zone *records.Zone, e *answers.Entry) {
+	if c.entries.IsShared() {
+		c.prefetchInTurn(q, net, zone, e)
+		return
+	}
+	c.prefetchNow(q, net, zone, e)
+}
+
+func (c *cache) prefetchNow(q lookup.Question, net lookup.Network, zone *records.Zone, e *answers.Entry) {
 	if c.lookUpInBackground(q, net, zone, e, limit.Lookup{Kind: limit.Prefetch, Zone: zone.Apex, Failing: e.Failing()}) == nil {
 		refreshesCount.WithLabelValues("skipped").Inc()
 	}
@@ -244,6 +259,10 @@ func (c *cache) await(ctx context.Context, q lookup.Question, ttl uint32, zone *
 		return e, true
 	}
 	l := c.running(q)
+	if l == nil && c.entries.IsShared() && !c.awaitTurn(ctx, q, ttl) {
+		e = c.entries.Load(q)
+		return e, c.isSettled(e, ttl)
+	}
 	if room := (limit.Lookup{Kind: limit.Job, Zone: share, Failing: e.Failing()}); l == nil && c.room.Await(ctx, room) == nil {
 		l = c.lookUpInBackground(q, q.Net, zone, e, room)
 	}

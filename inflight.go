@@ -38,6 +38,8 @@ type lookups struct {
 	mu       sync.Mutex
 	inFlight map[lookup.Question]*inFlight
 	networks map[lookup.Question]int // lookups for networks that are in flight, by the question without its network
+
+	turns turns // of the other servers of a fleet
 }
 
 // newLookups returns lookups with room for so many at a time, and for so many of one zone.
@@ -91,9 +93,10 @@ type inFlight struct {
 	attempts int
 	room     limit.Lookup // what it needs room for
 
-	began time.Time      // by the system's clock
-	done  chan struct{}  // closed when it is finished
-	entry *answers.Entry // before and then after it
+	began   time.Time      // by the system's clock
+	done    chan struct{}  // closed when there is an answer, or it is finished without one
+	entry   *answers.Entry // before and then after it
+	adopted bool           // the entry is what the fleet had, and the lookup goes on
 }
 
 // stop ends the lookups in flight that c runs, and waits for them.
@@ -160,15 +163,18 @@ func finished(e *answers.Entry, net lookup.Network) *inFlight {
 // run makes the lookup l, which the caller was the first to join.
 func (c *cache) run(l *inFlight) {
 	defer c.wg.Done()
-	defer c.finish(l)
+	result := *l // those who wait for l may have an answer of the fleet by the time there is one
+	defer func() { c.finish(l, &result) }()
 	defer c.room.Leave(l.room)
-	background := l.room.Kind != limit.Client
-	if background {
+	if !l.isClient() {
 		c.pace.Wait(c.ctx) // a client who joins meanwhile waits too, for as long as perZone lookups take
+	} else if c.entries.IsShared() {
+		before := l.entry
+		c.wg.Go(func() { c.fetch(l, before) })
 	}
 	o, err := c.safely(l.For(l.net), l.attempts)
-	c.settle(l, o, err)
-	if background {
+	c.settle(&result, o, err)
+	if !l.isClient() {
 		refreshesCount.WithLabelValues(outcomeOf(err)).Inc()
 	}
 }
@@ -189,12 +195,26 @@ func (c *cache) age(q lookup.Question) time.Duration {
 	return 0
 }
 
-func (ls *lookups) finish(l *inFlight) {
+// finish ends l, which had that result.
+func (ls *lookups) finish(l, result *inFlight) {
 	ls.mu.Lock()
+	defer ls.mu.Unlock()
 	delete(ls.inFlight, l.Question)
 	ls.countNetwork(l, -1)
-	ls.mu.Unlock()
-	close(l.done)
+	if !l.adopted {
+		l.entry, l.scope = result.entry, result.scope
+		close(l.done)
+	}
+}
+
+// adopt gives those who wait for l the entry e, that another server had. The lookup goes on.
+func (ls *lookups) adopt(l *inFlight, e *answers.Entry) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.inFlight[l.Question] == l && !l.adopted {
+		l.entry, l.scope, l.adopted = e, l.Question.Net, true
+		close(l.done)
+	}
 }
 
 // safely resolves q; a panic is a failure like any other.

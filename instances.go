@@ -3,6 +3,7 @@ package alias
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,7 @@ import (
 )
 
 // entries has the cache entries of all server blocks, and their files.
-var entries = answers.NewRegistry(newFile, time.Now)
+var entries = answers.NewRegistry(newFile, newFleet, time.Now)
 
 // resolvers has the upstreams of all server blocks, and resolverWarnings what was logged about them.
 var (
@@ -37,6 +38,17 @@ var beat primary.Beat
 // newFile returns the file that keeps a copy of es.
 func newFile(s answers.Source, es *answers.Entries) answers.File {
 	return store.New(s.Path, s.Upstreams, es, func(err error) { persistWrites.WithLabelValues(outcomeOf(err)).Inc() })
+}
+
+// newFleet returns the part of es in the store that several servers share.
+func newFleet(s answers.Source, es *answers.Entries) answers.Fleet {
+	location, err := store.ParseLocation(strings.Fields(s.Fleet))
+	if err != nil {
+		panic(err) // it was parsed before
+	}
+	return store.NewShared(location, s.Upstreams, es, func(operation string, err error) {
+		shareOperations.WithLabelValues(operation, outcomeOf(err)).Inc()
+	})
 }
 
 // lifecycle is where an Alias is between its start and its end.
@@ -181,6 +193,7 @@ func (is *instances) prime(instance any) {
 // prime looks up all types of every record, in the background and as many as the cache holds, and those first that
 // have no cached answer.
 func (a *Alias) prime() {
+	a.cache.entries.Await(a.cache.ctx)
 	a.primeAll(func(e *answers.Entry) bool { return !e.Answered })
 	a.primed.Store(true)
 	a.primeAll(func(*answers.Entry) bool { return true })

@@ -231,7 +231,7 @@ func TestMetricNames(t *testing.T) {
 		"coredns_alias_stale_age_seconds":                 nil,
 	}
 	others := []string{ // of other tests
-		"coredns_alias_notifies_total", "coredns_alias_transfers_total", "coredns_alias_persist_writes_total",
+		"coredns_alias_notifies_total", "coredns_alias_transfers_total", "coredns_alias_persist_writes_total", "coredns_alias_share_operations_total",
 		"coredns_alias_failovers_total", "coredns_alias_client_subnet_capped_total", "coredns_alias_targets_denied_total",
 	}
 	families, err := prometheus.DefaultGatherer.Gather()

@@ -74,6 +74,13 @@ var (
 		Name:      "persist_writes_total",
 		Help:      "Counter of attempts to write answers to the file of persist.",
 	}, []string{"outcome"})
+	// shareOperations counts what the store of share was asked to do.
+	shareOperations = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace,
+		Subsystem: subsystem,
+		Name:      "share_operations_total",
+		Help:      "Counter of operations of the store of share.",
+	}, []string{"operation", "outcome"})
 	// failovers counts how often another target of a failover answers than before.
 	failovers = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace,

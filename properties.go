@@ -14,6 +14,7 @@ import (
 	"github.com/coredns/alias/plugin/filter"
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/records"
+	"github.com/coredns/alias/plugin/store"
 	"github.com/coredns/alias/plugin/subnet"
 	"github.com/coredns/alias/plugin/upstream"
 
@@ -52,6 +53,7 @@ type config struct {
 	unspecified bool             // 0.0.0.0 and :: are addresses like others
 	addresses   filter.Addresses // that are never an answer
 	path        string           // of the file of persist, or ""
+	fleet       []string         // the arguments of share
 	options
 
 	file string           // the Corefile
@@ -168,6 +170,11 @@ var properties = map[string]struct {
 		}
 		cfg.omit = omit
 		return nil
+	}},
+	"share": {"URL... [master=NAME] [prefix=NAME]", 1, unbounded, func(cfg *config, args []string) error {
+		cfg.fleet = args
+		_, err := store.ParseLocation(args)
+		return err
 	}},
 	"persist": {"PATH", 1, 1, func(cfg *config, args []string) error {
 		if args[0] == "" {

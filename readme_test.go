@@ -56,7 +56,7 @@ func TestReadmeMetrics(t *testing.T) {
 	text := readme(t)
 	var want []string
 	descriptions := make(chan *prometheus.Desc, 10)
-	for _, c := range []prometheus.Collector{&answersCount, staleAge, upstreamRequests, requestDuration, refreshesCount, addressChanges, failovers, networksCapped, targetsDenied, notifiesCount, transfersCount, persistWrites, cacheEntries} {
+	for _, c := range []prometheus.Collector{&answersCount, staleAge, upstreamRequests, requestDuration, refreshesCount, addressChanges, failovers, networksCapped, targetsDenied, notifiesCount, transfersCount, persistWrites, shareOperations, cacheEntries} {
 		c.Describe(descriptions)
 		d := (<-descriptions).String()
 		labels := strings.NewReplacer(",", ", ", "{}", "").Replace("{" + strings.Join(matches(`variableLabels: \{([^}]*)\}`, d), "") + "}")

@@ -66,6 +66,7 @@ var filesOf = map[string]kind{
 	"filters.go":                 configError,
 	"plugin/records/names.go":    configError,
 	"plugin/upstream/address.go": configError,
+	"plugin/store/location.go":   configError,
 }
 
 // source has the names and messages in the source code that operators see.

@@ -12,6 +12,7 @@ package answers
 import (
 	"iter"
 	"maps"
+	"sync/atomic"
 	"time"
 	"weak"
 
@@ -35,6 +36,7 @@ const (
 type Source struct {
 	Upstreams string // identifies the set of upstreams, by any spelling that is always the same
 	Path      string // of the file with the copy; "": there is none
+	Fleet     string // the location of the store that is shared with other servers; "": there is none
 }
 
 // File is a copy of the answers of one Source outside the process. Entries calls it, and it calls Restore and All of
@@ -66,6 +68,8 @@ type Entries struct {
 	networks  *pool                                    // the entries for networks
 	index     *otter.Cache[lookup.Question, *networks] // the networks with an answer, by the question without its network
 	file      File                                     // nil if there is no copy
+	fleet     Fleet                                    // nil if nothing is shared
+	keep      atomic.Int64                             // for how long the fleet's store keeps an answer, in nanoseconds
 	sizes     map[weak.Pointer[Share]]Size             // of the shares that have joined; guarded by the registry, and so is size
 	size      Size                                     // the sum of sizes
 }
@@ -228,6 +232,9 @@ func (es *Entries) Update(q lookup.Question, lag time.Duration, change func(curr
 		if es.file != nil && (!e.same(current) || e.Stored.Sub(e.saved) > lag) {
 			e.saved = e.Stored
 			es.file.Put(recordKey(q), es.recordValue(e))
+		}
+		if e.Stored != current.Stored {
+			es.tell(q, e)
 		}
 		return e, otter.WriteOp
 	})

@@ -14,6 +14,7 @@ type Entry struct {
 	lookup.Outcome           // the answer, or empty
 	Answered       bool      // Outcome is an answer, perhaps a negative one; otherwise there were only failures
 	Expired        bool      // the answer counts as expired, whatever its TTL
+	Adopted        bool      // it is of another server of the fleet
 	Stored         time.Time // when the answer came
 	*Backoff                 // nil unless the last lookup failed
 
@@ -62,7 +63,7 @@ func (e *Entry) LastFailure() *lookup.Failure {
 
 // clone returns an entry like e that can be changed.
 func (e *Entry) clone() *Entry {
-	return (&Entry{Outcome: e.Outcome, Answered: e.Answered, Expired: e.Expired, Stored: e.Stored, Backoff: e.Backoff}).compact()
+	return (&Entry{Outcome: e.Outcome, Answered: e.Answered, Expired: e.Expired, Adopted: e.Adopted, Stored: e.Stored, Backoff: e.Backoff}).compact()
 }
 
 // compact moves the data of e, which nobody else has yet, into it when it is short.

@@ -96,7 +96,7 @@ func (d *disk) registry(now func() time.Time) *answers.Registry {
 			d.records[s] = make(map[string]string)
 		}
 		return &file{disk: d, source: s, entries: es, pending: make(map[string]string)}
-	}, now)
+	}, nil, now)
 }
 
 // of returns what the copy of s has.

@@ -289,7 +289,7 @@ func TestRemoveAndStore(t *testing.T) {
 			defer all.Done()
 			store(es, q, answer(addrs2, 0))
 		}}
-	}, at(start))
+	}, nil, at(start))
 	share := r.NewShare(src, answers.Size{Everybody: 10, Networks: 10}, nil)
 	es = share.Join(1)
 	store(es, q, answer(addrs1, 0))

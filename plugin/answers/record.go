@@ -28,8 +28,9 @@ const (
 // answer came (int64, milliseconds since 1970), the TTL (uint32, seconds), flags (uint8: 1, it counts as expired; 2, it is
 // exact, which only an answer for a network is), the number of links (uint8), and the data. Numbers are big-endian.
 const (
-	keySize   = 2
-	valueSize = 8 + 4 + 1 + 1
+	keySize    = 2
+	timeSize   = 8
+	answerSize = 4 + 1 + 1
 
 	forNetwork = 1 << 15
 
@@ -67,8 +68,13 @@ func readKey(key string) (q lookup.Question, ok bool) {
 			return q, false
 		}
 	}
+	return q, isAskable(q) && recordKey(q) == key
+}
+
+// isAskable reports whether the name of q is one of a target.
+func isAskable(q lookup.Question) bool {
 	_, isName := dns.IsDomainName(q.Name)
-	return q, isName && dns.IsFqdn(q.Name) && q.Name == lookup.Canonical(q.Name) && recordKey(q) == key
+	return isName && dns.IsFqdn(q.Name) && q.Name == lookup.Canonical(q.Name)
 }
 
 // readNetwork returns the network that key begins with, and the rest.
@@ -90,8 +96,17 @@ func readNetwork(key string) (n lookup.Network, rest string, ok bool) {
 func (es *Entries) recordValue(e *Entry) string {
 	now := es.now()
 	stored := now.Add(-now.Sub(e.Stored)).UnixMilli() // by the wall clock as it is set now
-	b := make([]byte, 0, valueSize+len(e.Data))
+	b := make([]byte, 0, timeSize+answerSize+len(e.Data))
 	b = binary.BigEndian.AppendUint64(b, uint64(stored)) // #nosec G115 -- read back as int64
+	return string(appendAnswer(b, e))
+}
+
+// answerValue returns the value of the record of e without its time.
+func answerValue(e *Entry) string {
+	return string(appendAnswer(make([]byte, 0, answerSize+len(e.Data)), e))
+}
+
+func appendAnswer(b []byte, e *Entry) []byte {
 	b = binary.BigEndian.AppendUint32(b, e.TTL)
 	var flags byte
 	if e.Expired {
@@ -101,24 +116,35 @@ func (es *Entries) recordValue(e *Entry) string {
 		flags |= flagExact
 	}
 	b = append(b, flags, e.Links)
-	return string(append(b, e.Data...))
+	return append(b, e.Data...)
 }
 
 // readRecord returns the answer in a record. It is not ok when the record has none: no client could have asked for it, or
 // its parts do not fit together.
 func readRecord(key, value string) (q lookup.Question, e *Entry, ok bool) {
 	q, ok = readKey(key)
-	if !ok || len(value) < valueSize {
+	if !ok || len(value) < timeSize {
 		return q, nil, false
 	}
+	if e, ok = readAnswer(q, value[timeSize:]); ok {
+		e.Stored = time.UnixMilli(int64(binary.BigEndian.Uint64([]byte(value)))) // #nosec G115 -- written from int64
+	}
+	return q, e, ok
+}
+
+// readAnswer returns the answer to q in a value without its time.
+func readAnswer(q lookup.Question, value string) (e *Entry, ok bool) {
+	if len(value) < answerSize {
+		return nil, false
+	}
 	b := []byte(value)
-	e = &Entry{Answered: true, Stored: time.UnixMilli(int64(binary.BigEndian.Uint64(b)))} // #nosec G115 -- written from int64
-	e.TTL, e.Expired, e.Links, e.Data = binary.BigEndian.Uint32(b[8:]), b[12]&flagExpired != 0, b[13], b[valueSize:]
+	e = &Entry{Answered: true}
+	e.TTL, e.Expired, e.Links, e.Data = binary.BigEndian.Uint32(b), b[4]&flagExpired != 0, b[5], b[answerSize:]
 	e.Scope = uint8(q.Net.Bits()) // #nosec G115 -- at most 128
 	flags := byte(flagExpired)
 	if q.Net.Bits() > 0 {
 		flags |= flagExact
 	}
-	e.Exact = b[12]&flagExact != 0
-	return q, e.compact(), b[12]&^flags == 0 && e.Links <= lookup.MaxLinks && lookup.IsData(e.Data, q.Type)
+	e.Exact = b[4]&flagExact != 0
+	return e.compact(), b[4]&^flags == 0 && e.Links <= lookup.MaxLinks && lookup.IsData(e.Data, q.Type)
 }

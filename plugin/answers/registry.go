@@ -15,8 +15,9 @@ var log = clog.NewWithPlugin("alias")
 // Registry has the Entries that are in use in a process, by Source. It is safe for concurrent use; a method may wait as
 // long as a File takes to open or to close.
 type Registry struct {
-	newFile func(Source, *Entries) File
-	now     func() time.Time
+	newFile  func(Source, *Entries) File
+	newFleet func(Source, *Entries) Fleet
+	now      func() time.Time
 
 	mu       sync.Mutex
 	of       map[Source]*Entries
@@ -31,11 +32,11 @@ type expectation struct {
 	size   Size
 }
 
-// NewRegistry returns a Registry without Entries. newFile makes the copy of the Entries of a source that has a path; it
-// does not open it, and does not use the Registry. now is the clock.
-func NewRegistry(newFile func(Source, *Entries) File, now func() time.Time) *Registry {
+// NewRegistry returns a Registry without Entries. newFile makes the copy of the Entries of a source that has a path, and newFleet
+// the part of a source in its fleet; they do not open it, and do not use the Registry. now is the clock.
+func NewRegistry(newFile func(Source, *Entries) File, newFleet func(Source, *Entries) Fleet, now func() time.Time) *Registry {
 	return &Registry{
-		newFile: newFile, now: now,
+		newFile: newFile, newFleet: newFleet, now: now,
 		of:       make(map[Source]*Entries),
 		expected: make(map[weak.Pointer[Share]]expectation),
 		sizes:    make(map[Source]Size),
@@ -50,6 +51,7 @@ type Share struct {
 	registry   *Registry
 	source     Source
 	size       Size
+	keep       time.Duration
 	zones      map[string]struct{}
 	generation any // set by Join; guarded by the registry
 	serving    atomic.Bool
@@ -69,6 +71,9 @@ func (r *Registry) NewShare(s Source, size Size, zones map[string]struct{}) *Sha
 	runtime.AddCleanup(share, func(key weak.Pointer[Share]) { go r.leave(key, false) }, key)
 	return share
 }
+
+// Keep says for how long after it came the store of the fleet keeps each answer at least. It is called before Join.
+func (s *Share) Keep(d time.Duration) { s.keep = d }
 
 // Join returns the Entries of the source, with the answers of the copy and those that a reload hands over. It is called
 // once. generation, which is comparable, identifies the start of the server that the block belongs to: the server
@@ -91,6 +96,9 @@ func (s *Share) Join(generation any) *Entries {
 		if s.source.Path != "" {
 			es.file = r.newFile(s.source, es)
 		}
+		if s.source.Fleet != "" {
+			es.fleet = r.newFleet(s.source, es)
+		}
 		r.of[s.source] = es
 	}
 	r.inherit(es, s)
@@ -98,8 +106,12 @@ func (s *Share) Join(generation any) *Entries {
 		es.file.Open()
 		log.Infof("Cached answers %d, from %s", es.Len(), s.source.Path)
 	}
+	if !known && es.fleet != nil {
+		es.fleet.Open()
+	}
 	r.joined[key] = es
 	es.add(key, s.size)
+	es.keep.Store(max(es.keep.Load(), int64(s.keep)))
 	es.resize(expected)
 	return es
 }
@@ -179,11 +191,19 @@ func (r *Registry) leave(key weak.Pointer[Share], final bool) {
 	} else {
 		delete(r.of, es.source)
 	}
+	last := len(es.sizes) == 0 // if not, this may be the end of the process all the same, and the others be blocks that were left behind
 	switch {
 	case es.file == nil:
-	case len(es.sizes) > 0: // this may be the end of the process, and the others be blocks that were left behind
-		es.file.Flush()
-	default:
+	case last:
 		es.file.Close()
+	default:
+		es.file.Flush()
+	}
+	switch {
+	case es.fleet == nil:
+	case last:
+		es.fleet.Close()
+	default:
+		es.fleet.Flush()
 	}
 }

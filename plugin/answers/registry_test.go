@@ -223,7 +223,7 @@ func TestConcurrentShares(t *testing.T) {
 // The start and the reload of very many server blocks take a time that grows with their number alone.
 func TestManyShares(t *testing.T) {
 	const blocks, most = 20_000, 5 * time.Second // each to each would be minutes
-	r := answers.NewRegistry(nil, time.Now)
+	r := answers.NewRegistry(nil, nil, time.Now)
 	began := time.Now()
 	var last []*answers.Share
 	for generation := range 3 {
