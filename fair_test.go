@@ -93,6 +93,51 @@ func TestDeadTargetsElsewhere(t *testing.T) {
 	})
 }
 
+// While clients wait for the targets of a domain that hangs, to which aliases in very many zones lead, other targets are looked
+// up for clients and in the background, and stale answers are served at once.
+func TestDomainOfManyZones(t *testing.T) {
+	logged(t)
+	inHangingBubble(t, "stale 1h", func(t *testing.T, a *Alias, r *fakeResolver) {
+		get := func(zone, name string) (*answers.Entry, status) {
+			e, _, s := a.cache.get(question(name, dns.TypeA), lookup.NoLimit, zoneNamed(zone), nil)
+			return e, s
+		}
+		get("stale.", "t.stale.example.")
+		time.Sleep(25 * time.Second)
+		ask(t, a)
+		time.Sleep(280 * time.Second) // the one has expired, the other is in its prefetch window
+		good := r.out
+		r.say(lookup.Outcome{}, errDown)
+		get("stale.", "t.stale.example.")
+		r.say(good, nil)
+		var noise sync.WaitGroup
+		for i := range 3000 {
+			noise.Go(func() {
+				if _, s := get(fmt.Sprintf("n%d.", i), fmt.Sprintf("t%d.dead.example.", i)); s != failed {
+					t.Errorf("a target that hangs has the status %s", s)
+				}
+			})
+		}
+		synctest.Wait()
+		for i := range 400 {
+			began := time.Now()
+			if e, s := get("other.", fmt.Sprintf("t%d.other.example.", i)); s != miss || !e.Answered || time.Since(began) > 10*time.Millisecond {
+				t.Fatalf("target %d of another domain: %s after %s", i, s, time.Since(began))
+			}
+			if i%100 == 0 {
+				began = time.Now()
+				if _, s := get("stale.", "t.stale.example."); s != stale || time.Since(began) > 0 {
+					t.Errorf("the stale answer: %s after %s", s, time.Since(began))
+				}
+			}
+		}
+		if skipped := counted(t, refreshesCount.WithLabelValues("skipped"), func() { ask(t, a) }); skipped != 0 {
+			t.Error("the prefetch was skipped")
+		}
+		noise.Wait()
+	})
+}
+
 // While the jobs of other zones take all of the background's room, a job of a zone that has no lookup in flight waits until one
 // of theirs ends, and gets its room.
 func TestJobsAreNotStarved(t *testing.T) {

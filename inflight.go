@@ -1,9 +1,11 @@
 package alias
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 	"weak"
@@ -13,6 +15,8 @@ import (
 	"github.com/coredns/alias/plugin/lookup"
 	"github.com/coredns/alias/plugin/records"
 
+	"github.com/miekg/dns"
+	"golang.org/x/net/publicsuffix"
 	"golang.org/x/time/rate"
 )
 
@@ -127,6 +131,7 @@ func (c *cache) join(l inFlight, admitted bool) (other *inFlight, first bool) {
 		}
 		l.entry = newer // it has come out of the file
 	}
+	l.room.Domain = domainOf(l.Question.Name)
 	if c.ctx.Err() != nil || !c.networkAdmits(&l) || !admitted && !c.room.Try(l.room) {
 		return nil, false
 	}
@@ -135,6 +140,21 @@ func (c *cache) join(l inFlight, admitted bool) (other *inFlight, first bool) {
 	c.inFlight[l.Question] = &l
 	c.wg.Add(1)
 	return &l, true
+}
+
+// domainOf returns the domain that a target is in: what somebody can register, a label below a public suffix such as co.uk.
+// Whose name servers answer for the target is known to the upstreams alone. No domain that is registered has an escaped
+// octet, so only the labels after the last of these count.
+func domainOf(target string) string {
+	name := target
+	if escape := strings.LastIndexByte(target, '\\'); escape >= 0 {
+		next, _ := dns.NextLabel(target, escape)
+		name = target[next:]
+	}
+	if domain, err := publicsuffix.EffectiveTLDPlusOne(strings.TrimSuffix(name, ".")); err == nil {
+		return domain
+	}
+	return cmp.Or(name, ".") // a public suffix
 }
 
 // networkAdmits reports whether there is room for l among the lookups for networks. The lock is held.

@@ -281,3 +281,22 @@ func TestStarvedLookups(t *testing.T) {
 		}
 	})
 }
+
+// Targets are in one domain when the same owner can make as many of them as they like.
+func TestDomainOf(t *testing.T) {
+	for target, want := range map[string]string{
+		"a.b.example.":              "b.example",
+		"b.example.":                "b.example",
+		"x.a.b.co.uk.":              "b.co.uk",
+		"d1.cloudfront.net.":        "d1.cloudfront.net",
+		"a.xn--85x722f.xn--fiqs8s.": "xn--85x722f.xn--fiqs8s",
+		`a\..b.example.`:            "b.example",
+		"co.uk.":                    "co.uk.",
+		"example.":                  "example.",
+		".":                         ".",
+	} {
+		if got := domainOf(target); got != want {
+			t.Errorf("%s is in %s, want %s", target, got, want)
+		}
+	}
+}

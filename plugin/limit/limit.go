@@ -1,5 +1,5 @@
 // Package limit admits lookups: a bounded number in flight in all, and those that no client waits for in turn, with a fair
-// share for each zone, so that no zone waits for the failing targets of another.
+// share for each zone and each domain of targets, so that no zone waits for the failing targets of another.
 //
 // It must not know what a lookup is, what it finds, or how long it takes.
 //
@@ -28,6 +28,7 @@ const (
 type Lookup struct {
 	Kind    Kind
 	Zone    string // whose share it is of; any string that is always the same for a zone
+	Domain  string // that the target is in, likewise; "": rule 7 does not count it
 	Failing bool   // the last lookup of the same target failed
 }
 
@@ -44,9 +45,12 @@ type Lookup struct {
 //     zone whose lookups take long does not hold up the others; among several, of the one that has had no turn for the
 //     longest time. The lookups of a zone are admitted in their order; but those of targets that fail and the others have
 //     turns of their own, and do not wait for each other.
+//  7. At most n/2 lookups that clients wait for, and as many prefetches as half of the background's room, are for targets of
+//     one domain. So a domain whose name servers are slow leaves room to others, also when the aliases that lead there are in
+//     very many zones. Before the first lookups of its targets have ended, nothing else tells them from those of others.
 //
 // Each bound is at least 1. A Limiter is safe for concurrent use, and has no goroutine of its own. The time of a call grows
-// with the logarithm of the number of zones with a lookup that waits. A zone without lookups takes no memory.
+// with the logarithm of the number of zones with a lookup that waits. A zone or a domain without lookups takes no memory.
 type Limiter struct {
 	size    int // of rule 1
 	perZone int // of rule 3
@@ -55,6 +59,7 @@ type Limiter struct {
 	taken      int // lookups in flight
 	background room
 	zones      map[string]*zone          // those with lookups that are in flight or wait
+	domains    map[domain]int            // lookups in flight that rule 7 counts
 	turns      [2]*priority.Queue[*zone] // by Lookup.Failing, see index
 	last       int                       // index of those that had the last turn
 	clock      uint64                    // counts turns
@@ -68,6 +73,12 @@ type zone struct {
 	turn    uint64       // when it had its last turn, or came
 	waiting [2]list.List // of waiter, by Lookup.Failing
 	place   [2]int       // of turns
+}
+
+// domain is a domain of targets, for the lookups of one kind.
+type domain struct {
+	name string
+	kind Kind // Client or Prefetch
 }
 
 // waiter is a lookup that waits.
@@ -121,7 +132,8 @@ func (l Lookup) isKept() bool { return l.Kind == Prefetch && !l.Failing }
 func New(n, perZone int) *Limiter {
 	turns := [2]*priority.Queue[*zone]{newTurns(0), newTurns(1)}
 	return &Limiter{
-		size: n, perZone: perZone, background: room{size: max(n/4, 1)}, zones: make(map[string]*zone), turns: turns,
+		size: n, perZone: perZone, background: room{size: max(n/4, 1)}, zones: make(map[string]*zone), domains: make(map[domain]int),
+		turns: turns,
 	}
 }
 
@@ -183,7 +195,7 @@ func (lr *Limiter) leave(l Lookup) {
 
 // try takes room for l if there is any.
 func (lr *Limiter) try(l Lookup) bool {
-	if lr.taken >= lr.size {
+	if lr.taken >= lr.size || !lr.domainAdmits(l) {
 		return false
 	}
 	z, known := lr.zones[l.Zone]
@@ -197,9 +209,33 @@ func (lr *Limiter) try(l Lookup) bool {
 	return true
 }
 
+// countsDomain reports whether rule 7 counts l.
+func (l Lookup) countsDomain() bool { return l.Domain != "" && l.Kind != Job }
+
+// domainAdmits reports whether rule 7 admits l.
+func (lr *Limiter) domainAdmits(l Lookup) bool {
+	most := lr.size / 2
+	if l.Kind != Client {
+		most = lr.background.size / 2
+	}
+	return !l.countsDomain() || lr.domains[domain{l.Domain, l.Kind}] < max(most, 1)
+}
+
+// countDomain counts n more lookups like l for rule 7.
+func (lr *Limiter) countDomain(l Lookup, n int) {
+	if !l.countsDomain() {
+		return
+	}
+	d := domain{l.Domain, l.Kind}
+	if lr.domains[d] += n; lr.domains[d] == 0 {
+		delete(lr.domains, d)
+	}
+}
+
 // count counts n more lookups like l that are in flight.
 func (lr *Limiter) count(l Lookup, n int) {
 	lr.taken += n
+	lr.countDomain(l, n)
 	z := lr.zone(l.Zone)
 	if l.Kind == Client {
 		z.clients += n

@@ -46,6 +46,10 @@ func TestBounds(t *testing.T) {
 		l.Failing = true
 		return l
 	}
+	of := func(l limit.Lookup, domain string) limit.Lookup {
+		l.Domain = domain
+		return l
+	}
 	for _, test := range []struct {
 		what    string
 		l       limit.Lookup
@@ -58,6 +62,9 @@ func TestBounds(t *testing.T) {
 		{"prefetches of a zone", prefetch, false, map[int]int{1: 1, 8: 1, 16: 2, 1000: 125}},
 		{"jobs", job, true, map[int]int{1: 1, 8: 2, 32: 7, 1000: 219}},
 		{"jobs of a zone", job, false, map[int]int{1: 1, 8: 1, 64: 7, 1000: 110}},
+		{"clients, one domain", of(client, "d"), true, map[int]int{1: 1, 2: 1, 9: 4, 1000: 500}},
+		{"prefetches, one domain", of(prefetch, "d"), true, map[int]int{1: 1, 8: 1, 16: 2, 1000: 125}},
+		{"jobs, one domain", of(job, "d"), true, map[int]int{1: 1, 8: 2, 32: 7, 1000: 219}},
 		{"failing prefetches", failing(prefetch), true, map[int]int{1: 1, 8: 1, 16: 2, 1000: 125}},
 		{"failing prefetches of a zone", failing(prefetch), false, map[int]int{1: 1, 16: 1, 1000: 62}},
 		{"failing jobs", failing(job), true, map[int]int{1: 1, 8: 1, 16: 2, 1000: 125}},
@@ -104,6 +111,7 @@ func TestLeavesRoom(t *testing.T) {
 	prefetch := limit.Lookup{Kind: limit.Prefetch, Zone: "a"}
 	job := limit.Lookup{Kind: limit.Job, Zone: "a"}
 	dead := limit.Lookup{Kind: limit.Job, Zone: "a", Failing: true}
+	slow := limit.Lookup{Kind: limit.Prefetch, Domain: "slow"}
 	of := func(l limit.Lookup, zone string) limit.Lookup {
 		l.Zone = zone
 		return l
@@ -124,6 +132,10 @@ func TestLeavesRoom(t *testing.T) {
 		{"prefetches beside dead targets of all zones", dead, true, of(prefetch, "b"), 125},
 		{"jobs of a zone beside dead targets of it", dead, false, job, 48},
 		{"background lookups beside clients", limit.Lookup{}, false, job, 0},
+		{"clients beside clients of one domain", limit.Lookup{Domain: "slow"}, true, limit.Lookup{Domain: "other"}, 500},
+		{"clients beside prefetches of one domain", slow, true, limit.Lookup{Domain: "slow"}, 500},
+		{"prefetches beside prefetches of one domain", slow, true, of(prefetch, "b"), 125},
+		{"prefetches beside clients of one domain", limit.Lookup{Domain: "slow"}, true, of(prefetch, "b"), 125},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			lr := limit.New(size, size)

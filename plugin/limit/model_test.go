@@ -49,13 +49,26 @@ func (m *model) count(property func(limit.Lookup) bool) int {
 
 // allowed reports whether the rules admit l beside those in flight.
 func (m *model) allowed(l limit.Lookup) bool {
-	if len(m.inFlight) >= m.size {
+	if len(m.inFlight) >= m.size || !m.allowedInDomain(l) {
 		return false
 	}
 	if l.Kind == limit.Client {
 		return m.count(func(o limit.Lookup) bool { return o.Kind == limit.Client && o.Zone == l.Zone }) < m.perZone
 	}
 	return m.fits(l, max(m.size/4, 1), func(o limit.Lookup) bool { return o.Kind != limit.Client }) && m.allowedInZone(l)
+}
+
+// allowedInDomain reports whether the rule for the domain of l admits it.
+func (m *model) allowedInDomain(l limit.Lookup) bool {
+	n := m.count(func(o limit.Lookup) bool { return o.Kind == l.Kind && o.Domain == l.Domain })
+	switch {
+	case l.Domain == "" || l.Kind == limit.Job:
+		return true
+	case l.Kind == limit.Prefetch:
+		return n < max(max(m.size/4, 1)/2, 1)
+	default:
+		return n < max(m.size/2, 1)
+	}
 }
 
 // allowedInZone reports whether the rules for the zone of l admit it.
@@ -76,7 +89,8 @@ func (m *model) fits(l limit.Lookup, room int, in func(limit.Lookup) bool) bool 
 }
 
 func (m *model) lookup(kind limit.Kind) limit.Lookup {
-	return limit.Lookup{Kind: kind, Zone: fmt.Sprint(m.random.IntN(m.zones)), Failing: m.random.IntN(2) == 0}
+	domain := []string{"", "a", "b"}[m.random.IntN(3)]
+	return limit.Lookup{Kind: kind, Zone: fmt.Sprint(m.random.IntN(m.zones)), Domain: domain, Failing: m.random.IntN(2) == 0}
 }
 
 // step does one thing, and checks what follows.
@@ -205,6 +219,13 @@ func TestModel(t *testing.T) {
 			}
 			if len(m.waiting) > 0 {
 				t.Errorf("seed %d: %d lookups wait, and none is in flight", seed, len(m.waiting))
+			}
+			ofDomain := fill(t, m.lr, limit.Lookup{Domain: "a"}, true)
+			if n := len(ofDomain); n != max(m.size/2, 1) {
+				t.Errorf("seed %d: there is room for %d of a domain in the end, want for %d", seed, n, m.size/2)
+			}
+			for _, l := range ofDomain {
+				m.lr.Leave(l)
 			}
 			if n := len(fill(t, m.lr, limit.Lookup{}, true)); n != m.size {
 				t.Errorf("seed %d: there is room for %d in the end, want for %d", seed, n, m.size)
