@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -212,46 +211,109 @@ func TestNeighboursDrill(t *testing.T) {
 	t.Logf("Prefetches skipped: %v", refreshes[`coredns_alias_refreshes_total{outcome="skipped"}`])
 }
 
-// While clients query a zone with thousands of dead targets, those of another zone get the addresses of targets that were
-// never looked up: also where both zones are in one of ZONES.
+// While clients query thousands of aliases of dead targets, those of another zone get the addresses of targets that were never
+// looked up, and stale answers of targets that fail: whether the dead targets are those of one zone, or those of one domain,
+// to which many zones lead. All zones are in one of ZONES.
 func TestClientsOfNeighbours(t *testing.T) {
-	const dead, healthy = 3000, 400
+	for name, deadZones := range map[string]int{"one zone": 1, "many zones": 3000} {
+		t.Run(name, func(t *testing.T) { testClientsOfNeighbours(t, deadZones) })
+	}
+}
+
+// testClientsOfNeighbours is the test with so many zones that have the aliases of dead targets.
+func testClientsOfNeighbours(t *testing.T, deadZones int) {
+	const dead, healthy, stale = 3000, 400, 50
 	n := new(neighbours)
 	n.dead.Store(true)
-	n.up = upstream.New(t, n.answer)
+	var fails atomic.Bool
+	n.up = upstream.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetReply(r)
+		switch {
+		case !strings.HasSuffix(r.Question[0].Name, ".stale.example."):
+			n.answer(w, r)
+			return
+		case fails.Load():
+			m.Rcode = dns.RcodeServerFailure
+		default:
+			m.Answer = addressesOf(r.Question[0], 1, 1)
+		}
+		w.WriteMsg(m)
+	})
 	port, dir := freePort(t), t.TempDir()
-	write(t, filepath.Join(dir, "dead"), zoneFile+aliasLines("d", "dead.example.", dead))
-	write(t, filepath.Join(dir, "healthy"), zoneFile+aliasLines("h", "healthy.example.", healthy))
+	zones := filepath.Join(dir, "zones")
+	check(t, os.Mkdir(zones, 0o700))
+	for i := range deadZones {
+		write(t, filepath.Join(zones, fmt.Sprintf("db.z%d.test", i)), zoneFile+aliasLines(fmt.Sprintf("z%d-", i), "dead.example.", dead/deadZones))
+	}
+	write(t, filepath.Join(zones, "db.healthy.test"), zoneFile+aliasLines("h", "healthy.example.", healthy)+aliasLines("s", "stale.example.", stale))
 	write(t, filepath.Join(dir, "Corefile"), fmt.Sprintf(`
 		.:%s {
 			bind 127.0.0.1
 			alias {
+				min_ttl 1s
 				upstream %s
 			}
-			file dead dead.test
-			file healthy healthy.test
+			auto {
+				directory zones
+				reload 0
+			}
 			errors
 		}`, port, n.up.Addr))
 	n.process = startServer(t, port, dir, "Corefile")
-
-	stop := make(chan struct{})
-	var noise sync.WaitGroup
-	noise.Go(func() { // it does not wait for responses, as a thousand resolvers do not wait for each other
-		conn, err := net.Dial("udp", n.addr)
-		if err != nil {
-			t.Error(err)
-			return
+	conn, err := dns.Dial("udp", n.addr)
+	check(t, err)
+	defer conn.Close()
+	ask := func(prefix string, names int, ok func(shot) bool) {
+		t.Helper()
+		bad := 0
+		var slowest time.Duration
+		for i := range names {
+			name := fmt.Sprintf("%s%d.healthy.test.", prefix, i)
+			s := shoot(conn, name, dns.TypeA)
+			if s.err != nil { // a busy machine has dropped the query or the response
+				s = shoot(conn, name, dns.TypeA)
+			}
+			if s.err != nil || len(s.m.Answer) == 0 || !ok(s) {
+				bad++
+			}
+			slowest = max(slowest, s.took)
 		}
+		if bad > 0 {
+			t.Errorf("%d of %d clients of the names %s... did not get the answer that they should", bad, names, prefix)
+		}
+		t.Logf("the slowest response for the names %s... took %s", prefix, slowest)
+	}
+	ask("s", stale, shot.fresh)
+	time.Sleep(1100 * time.Millisecond) // these expire
+	fails.Store(true)
+	stop := disturb(t, n.addr, func(i int) string {
+		return fmt.Sprintf("z%d-%d.z%[1]d.test.", i%deadZones, i/deadZones%(dead/deadZones))
+	})
+	defer stop()
+	time.Sleep(time.Second) // until lookups of dead targets have taken all that they may
+	ask("h", healthy, shot.fresh)
+	ask("s", stale, shot.stale)
+}
+
+// disturb sends 2000 queries a second for the A records of the names, one after the other, until the caller calls stop. It does
+// not wait for responses, as a thousand resolvers do not wait for each other.
+func disturb(t *testing.T, addr string, name func(i int) string) (stop func()) {
+	t.Helper()
+	conn, err := net.Dial("udp", addr)
+	check(t, err)
+	stopped := make(chan struct{})
+	var sender sync.WaitGroup
+	sender.Go(func() {
 		defer conn.Close()
 		ticks := time.NewTicker(time.Millisecond / 2)
 		defer ticks.Stop()
 		for i := 0; ; i++ {
 			select {
-			case <-stop:
+			case <-stopped:
 				return
 			case <-ticks.C:
 			}
-			query, err := new(dns.Msg).SetQuestion(fmt.Sprintf("d%d.dead.test.", i%dead), dns.TypeA).Pack()
+			query, err := new(dns.Msg).SetQuestion(name(i), dns.TypeA).Pack()
 			if err == nil {
 				_, err = conn.Write(query)
 			}
@@ -261,28 +323,8 @@ func TestClientsOfNeighbours(t *testing.T) {
 			}
 		}
 	})
-	time.Sleep(time.Second) // until lookups of dead targets have taken all that they may
-	conn, err := dns.Dial("udp", n.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	empty := 0
-	var slow []time.Duration
-	for i := range healthy {
-		s := shoot(conn, fmt.Sprintf("h%d.healthy.test.", i), dns.TypeA)
-		if s.m == nil || len(s.m.Answer) == 0 {
-			empty++
-			continue
-		}
-		slow = append(slow, s.took)
-	}
-	close(stop)
-	noise.Wait()
-	if empty > 0 {
-		t.Errorf("%d of %d clients of the healthy zone got no address", empty, healthy)
-	}
-	if len(slow) > 0 {
-		t.Logf("the slowest answer took %s", slices.Max(slow))
+	return func() {
+		close(stopped)
+		sender.Wait()
 	}
 }

@@ -45,9 +45,10 @@ type Lookup struct {
 //     zone whose lookups take long does not hold up the others; among several, of the one that has had no turn for the
 //     longest time. The lookups of a zone are admitted in their order; but those of targets that fail and the others have
 //     turns of their own, and do not wait for each other.
-//  7. At most n/2 lookups that clients wait for, and as many prefetches as half of the background's room, are for targets of
-//     one domain. So a domain whose name servers are slow leaves room to others, also when the aliases that lead there are in
-//     very many zones. Before the first lookups of its targets have ended, nothing else tells them from those of others.
+//  7. A lookup that a client waits for is admitted if more room is free than such lookups for targets of the same domain are in
+//     flight; and a prefetch likewise, in the background's room. So one domain takes at most half of the room, two take two
+//     thirds of it, and others find the rest free. This matters where the name servers of a domain are slow, and the aliases
+//     that lead there are in very many zones: until the first lookups end, nothing else tells its targets from others.
 //
 // Each bound is at least 1. A Limiter is safe for concurrent use, and has no goroutine of its own. The time of a call grows
 // with the logarithm of the number of zones with a lookup that waits. A zone or a domain without lookups takes no memory.
@@ -214,11 +215,11 @@ func (l Lookup) countsDomain() bool { return l.Domain != "" && l.Kind != Job }
 
 // domainAdmits reports whether rule 7 admits l.
 func (lr *Limiter) domainAdmits(l Lookup) bool {
-	most := lr.size / 2
+	free := lr.size - lr.taken
 	if l.Kind != Client {
-		most = lr.background.size / 2
+		free = lr.background.size - lr.background.taken
 	}
-	return !l.countsDomain() || lr.domains[domain{l.Domain, l.Kind}] < max(most, 1)
+	return !l.countsDomain() || lr.domains[domain{l.Domain, l.Kind}] < free
 }
 
 // countDomain counts n more lookups like l for rule 7.

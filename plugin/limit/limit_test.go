@@ -62,7 +62,7 @@ func TestBounds(t *testing.T) {
 		{"prefetches of a zone", prefetch, false, map[int]int{1: 1, 8: 1, 16: 2, 1000: 125}},
 		{"jobs", job, true, map[int]int{1: 1, 8: 2, 32: 7, 1000: 219}},
 		{"jobs of a zone", job, false, map[int]int{1: 1, 8: 1, 64: 7, 1000: 110}},
-		{"clients, one domain", of(client, "d"), true, map[int]int{1: 1, 2: 1, 9: 4, 1000: 500}},
+		{"clients, one domain", of(client, "d"), true, map[int]int{1: 1, 2: 1, 9: 5, 1000: 500}},
 		{"prefetches, one domain", of(prefetch, "d"), true, map[int]int{1: 1, 8: 1, 16: 2, 1000: 125}},
 		{"jobs, one domain", of(job, "d"), true, map[int]int{1: 1, 8: 2, 32: 7, 1000: 219}},
 		{"failing prefetches", failing(prefetch), true, map[int]int{1: 1, 8: 1, 16: 2, 1000: 125}},
@@ -132,8 +132,9 @@ func TestLeavesRoom(t *testing.T) {
 		{"prefetches beside dead targets of all zones", dead, true, of(prefetch, "b"), 125},
 		{"jobs of a zone beside dead targets of it", dead, false, job, 48},
 		{"background lookups beside clients", limit.Lookup{}, false, job, 0},
-		{"clients beside clients of one domain", limit.Lookup{Domain: "slow"}, true, limit.Lookup{Domain: "other"}, 500},
-		{"clients beside prefetches of one domain", slow, true, limit.Lookup{Domain: "slow"}, 500},
+		{"clients beside clients of one domain", limit.Lookup{Domain: "slow"}, true, limit.Lookup{Domain: "other"}, 250},
+		{"clients beside clients of one domain, of targets in none", limit.Lookup{Domain: "slow"}, true, limit.Lookup{}, 500},
+		{"clients beside prefetches of one domain", slow, true, limit.Lookup{Domain: "slow"}, 438},
 		{"prefetches beside prefetches of one domain", slow, true, of(prefetch, "b"), 125},
 		{"prefetches beside clients of one domain", limit.Lookup{Domain: "slow"}, true, of(prefetch, "b"), 125},
 	} {
@@ -144,6 +145,32 @@ func TestLeavesRoom(t *testing.T) {
 				t.Errorf("%s: room for %d, want for %d", test.what, got, test.want)
 			}
 		})
+	}
+}
+
+// However many domains are slow, there is room for another.
+func TestManyDomains(t *testing.T) {
+	const size = 1000
+	for _, kind := range []limit.Kind{limit.Client, limit.Prefetch} {
+		room := size
+		if kind == limit.Prefetch {
+			room = size / 4
+		}
+		lr := limit.New(size, size)
+		domain := func(i int) limit.Lookup { return limit.Lookup{Kind: kind, Domain: fmt.Sprint("domain", i)} }
+		const slow = 9
+		for range 1000 { // all of them want as much as they can get, in turn
+			for i := range slow {
+				l := domain(i)
+				l.Zone = fmt.Sprint("zone", i)
+				lr.Try(l)
+			}
+		}
+		l := domain(slow)
+		l.Zone = "other"
+		if n, least := len(fill(t, lr, l, false)), room/(slow+1)/2; n < least {
+			t.Errorf("room for %d lookups of another domain, want for %d at least", n, least)
+		}
 	}
 }
 

@@ -60,15 +60,12 @@ func (m *model) allowed(l limit.Lookup) bool {
 
 // allowedInDomain reports whether the rule for the domain of l admits it.
 func (m *model) allowedInDomain(l limit.Lookup) bool {
-	n := m.count(func(o limit.Lookup) bool { return o.Kind == l.Kind && o.Domain == l.Domain })
-	switch {
-	case l.Domain == "" || l.Kind == limit.Job:
-		return true
-	case l.Kind == limit.Prefetch:
-		return n < max(max(m.size/4, 1)/2, 1)
-	default:
-		return n < max(m.size/2, 1)
+	free := m.size - len(m.inFlight)
+	if l.Kind == limit.Prefetch {
+		free = max(m.size/4, 1) - m.count(func(o limit.Lookup) bool { return o.Kind != limit.Client })
 	}
+	same := m.count(func(o limit.Lookup) bool { return o.Kind == l.Kind && o.Domain == l.Domain })
+	return l.Domain == "" || l.Kind == limit.Job || same < free
 }
 
 // allowedInZone reports whether the rules for the zone of l admit it.
@@ -221,8 +218,8 @@ func TestModel(t *testing.T) {
 				t.Errorf("seed %d: %d lookups wait, and none is in flight", seed, len(m.waiting))
 			}
 			ofDomain := fill(t, m.lr, limit.Lookup{Domain: "a"}, true)
-			if n := len(ofDomain); n != max(m.size/2, 1) {
-				t.Errorf("seed %d: there is room for %d of a domain in the end, want for %d", seed, n, m.size/2)
+			if n := len(ofDomain); n != (m.size+1)/2 {
+				t.Errorf("seed %d: there is room for %d of a domain in the end, want for %d", seed, n, (m.size+1)/2)
 			}
 			for _, l := range ofDomain {
 				m.lr.Leave(l)
