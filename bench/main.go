@@ -1,7 +1,7 @@
 // Command bench measures the speed of alias beside that of other servers, over loopback on one machine, which should have nothing
 // else to do. See README.md.
 //
-//	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm] [zones] [cores] [job] [subnet]
+//	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm] [zones] [cores] [job] [subnet] [tenants]
 //	go -C bench run . [-rounds N] [-length DURATION] [-idle DURATION] [-zones N,...] [-only REGEXP] [-server PATH] zones
 //	go -C bench run . [-rounds N] [-ttl DURATION] job
 //	go -C bench run . [-rounds N] [-length DURATION] -old PATH compare
@@ -27,7 +27,7 @@ import (
 func main() {
 	rounds := flag.Int("rounds", 5, "how many turns each contestant has")
 	length := flag.Duration("length", 3*time.Second, "the length of a turn, in whole seconds")
-	load := flag.Int("load", 5000, "queries a second for random aliases in the storm")
+	load := flag.Int("load", 5000, "queries a second for random aliases in storm and tenants")
 	old := flag.String("old", "", "the server that compare measures beside the built one")
 	zones := flag.String("zones", "1,1000,10000,100000", "the numbers of zones in the measurements zones and catalogs")
 	only := flag.String("only", "", "a regular expression: zones measures only the contestants whose names match")
@@ -68,6 +68,10 @@ func run(ctx context.Context, b *bench, args []string) error {
 		return serveSubnets(ctx, args[1])
 	case len(args) == 3 && args[0] == "probe": // the bench starts this itself
 		return runProbe(ctx, args[1], args[2], os.Stdout)
+	case len(args) == 2 && args[0] == "tenants-resolver": // likewise
+		return serveTenants(ctx, args[1])
+	case len(args) == 2 && args[0] == "tenants-probe": // likewise
+		return runTenantsProbe(ctx, args[1], os.Stdout)
 	case len(args) == 4 && args[0] == "followed": // likewise
 		return serveFollowed(ctx, args[1], args[2], args[3])
 	case len(args) == 5 && args[0] == "pull": // likewise
@@ -86,6 +90,7 @@ type measurement struct {
 var measurements = []measurement{
 	{"throughput", (*bench).measureThroughput}, {"scale", (*bench).measureScale}, {"storm", (*bench).measureStorm},
 	{"zones", (*bench).measureZones}, {"cores", (*bench).measureCores}, {"job", (*bench).measureJob}, {"subnet", (*bench).measureSubnet},
+	{"tenants", (*bench).measureTenants},
 }
 
 // optional are those that are taken only when the arguments name them. Their tables are not in README.md.
@@ -98,7 +103,7 @@ func (b *bench) measure(names []string) (err error) {
 		known := append(slices.Clone(measurements), optional...)
 		i := slices.IndexFunc(known, func(m measurement) bool { return m.name == name })
 		if i < 0 {
-			return fmt.Errorf("%q is not known: throughput, scale, storm, zones, cores, job, subnet, compare or catalogs", name)
+			return fmt.Errorf("%q is not known: throughput, scale, storm, zones, cores, job, subnet, tenants, compare or catalogs", name)
 		}
 		chosen = append(chosen, known[i])
 	}
