@@ -108,8 +108,11 @@ func fleetKey(q lookup.Question) string { return q.String() }
 // readFleetRecord returns the question and the answer of a record of the fleet. It is not ok when the record has none.
 func readFleetRecord(key, value string) (q lookup.Question, e *Entry, ok bool) {
 	rest, prefix, isFor := strings.Cut(key, " for ")
-	name, qtype, _ := strings.Cut(rest, " ")
-	q = lookup.Question{Name: name, Type: dns.StringToType[qtype]}
+	space := strings.LastIndexByte(rest, ' ') // a name may have spaces, behind backslashes
+	if space < 0 {
+		return q, nil, false
+	}
+	q = lookup.Question{Name: rest[:space], Type: dns.StringToType[rest[space+1:]]}
 	if isFor {
 		p, err := netip.ParsePrefix(prefix)
 		if err != nil {
