@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -40,8 +41,12 @@ func Start(t testing.TB, args ...string) *Server {
 // Run starts a server that was killed once more, at the same address and with nothing in memory.
 func (s *Server) Run(t testing.TB) {
 	t.Helper()
-	_, port, _ := net.SplitHostPort(s.Addr)
-	args := append([]string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", t.TempDir()}, s.args...)
+	s.start(t, append([]string{"--bind", "127.0.0.1", "--port", portOf(s.Addr), "--save", "", "--dir", t.TempDir()}, s.args...)...)
+}
+
+// start starts redis-server, and waits until it listens.
+func (s *Server) start(t testing.TB, args ...string) {
+	t.Helper()
 	var out bytes.Buffer
 	cmd := exec.Command("redis-server", args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -104,15 +109,80 @@ func (s *Server) SetPassword(password string) error {
 
 // Do sends a command.
 func (s *Server) Do(args ...string) error {
-	_, port, _ := net.SplitHostPort(s.Addr)
+	out, err := s.output(args...)
+	if err == nil && bytes.Contains(out, []byte("ERR")) {
+		err = errors.New(string(out))
+	}
+	return err
+}
+
+// output sends a command and returns what redis-cli prints.
+func (s *Server) output(args ...string) ([]byte, error) {
 	for i, arg := range s.args {
 		if arg == "--requirepass" {
 			args = append([]string{"--no-auth-warning", "-a", s.args[i+1]}, args...)
 		}
 	}
-	out, err := exec.Command("redis-cli", append([]string{"-p", port}, args...)...).CombinedOutput()
-	if err == nil && bytes.Contains(out, []byte("ERR")) {
-		err = errors.New(string(out))
+	return exec.Command("redis-cli", append([]string{"-p", portOf(s.Addr)}, args...)...).CombinedOutput()
+}
+
+// StartSentinel starts a server, a replica of it, and a Sentinel that watches them under the name "fleet", and makes the replica
+// the master half a second after the master has gone.
+func StartSentinel(t testing.TB) (master, replica *Server, sentinel string) {
+	t.Helper()
+	master = Start(t)
+	host, port, _ := net.SplitHostPort(master.Addr)
+	replica = Start(t, "--replicaof", host+" "+port)
+	conf := filepath.Join(t.TempDir(), "sentinel.conf")
+	sentinel = freeAddr(t)
+	_, sentinelPort, _ := net.SplitHostPort(sentinel)
+	text := "bind 127.0.0.1\nport " + sentinelPort + "\nsentinel monitor fleet " + host + " " + port + " 1\n" +
+		"sentinel down-after-milliseconds fleet 500\nsentinel failover-timeout fleet 2000\n"
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	return err
+	s := &Server{Addr: sentinel}
+	t.Cleanup(s.Kill)
+	s.start(t, conf, "--sentinel")
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		out, err := s.output("sentinel", "replicas", "fleet")
+		if err == nil && bytes.Contains(out, []byte("master-link-status\nok")) {
+			return master, replica, sentinel
+		}
+		if time.Now().After(end) {
+			t.Fatalf("Sentinel does not know the replica: %v\n%s", err, out)
+		}
+	}
+}
+
+// StartCluster starts the three servers of a Cluster.
+func StartCluster(t testing.TB) []*Server {
+	t.Helper()
+	var servers []*Server
+	args := []string{"--cluster", "create"}
+	for range 3 {
+		s := Start(t, "--cluster-enabled", "yes", "--cluster-port", portOf(freeAddr(t)))
+		servers, args = append(servers, s), append(args, s.Addr)
+	}
+	out, err := exec.Command("redis-cli", append(args, "--cluster-yes")...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, s := range servers {
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			out, err := s.output("cluster", "info")
+			if err == nil && bytes.Contains(out, []byte("cluster_state:ok")) {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("The Cluster is not ready: %v\n%s", err, out)
+			}
+		}
+	}
+	return servers
+}
+
+func portOf(addr string) string {
+	_, port, _ := net.SplitHostPort(addr)
+	return port
 }
