@@ -191,13 +191,13 @@ func (c *cache) lookUp(q lookup.Question, ttl uint32, zone *records.Zone, own bo
 		return c.staleOrFailed(q, ttl, zone, e.Fail(answers.Backoff{Cause: cause}))
 	}
 	switch {
-	case first && usable && e.Adopted:
+	case first && !c.entries.IsShared():
+		c.run(l)
+	case first:
 		go c.run(l)
-		if !l.doneWithin(c.sharedPatience()) {
+		if usable && e.Adopted && !l.doneWithin(c.sharedPatience()) {
 			return e, left, stale
 		}
-	case first:
-		c.run(l)
 	case usable && !l.doneWithin(c.timeout/5):
 		return e, left, stale
 	}
