@@ -78,6 +78,10 @@ type Config struct {
 	Omit bool
 	// Beat begins the background work. Any number of Primaries may share one; nil is one of its own.
 	Beat *Beat
+	// Fleet has the server publish the same serials as others. It may be nil: then it publishes its own.
+	Fleet *Fleet
+	// Options stands for what decides what aliases are expanded to, beside their targets. It is of use with a Fleet alone.
+	Options string
 	// Before is the Primary of the server block that a reload replaces, or nil. The published serials go on where it
 	// has them, so that secondaries notice nothing unless something has changed.
 	Before *Primary
@@ -119,6 +123,8 @@ type Found struct {
 	// Unfinished says that the Lookup ended before the lookup did. The data, or the error, were known before. The
 	// error has the outcome lookup.Canceled when nothing was.
 	Unfinished bool
+	// Stale says that the data are from before Stored, and were kept because the lookup failed.
+	Stale bool
 }
 
 // Primary has the zones of a server block that are transferred to secondaries. It is safe for concurrent use.
@@ -129,9 +135,13 @@ type Primary struct {
 	agenda *agenda
 	job    [2]*limit.Turns[dueLookup] // lookups of the background work: of targets that do not fail, and of those that do
 
-	mu     sync.RWMutex
-	before *Primary
-	zones  map[string]*zone
+	since time.Time // when it was made
+
+	mu      sync.RWMutex
+	before  *Primary
+	zones   map[string]*zone
+	shared  []*zone // that have to be looked at with the Fleet
+	sharing int     // how many goroutines do
 
 	beating  sync.Mutex // held while background work begins
 	nextPoll time.Time  // of no use while polling
@@ -144,7 +154,7 @@ type Primary struct {
 
 // New returns a Primary. It does nothing in the background before Start, but it transfers zones already.
 func New(cfg Config) *Primary {
-	p := &Primary{Config: cfg, before: cfg.Before, zones: make(map[string]*zone), agenda: newAgenda(cfg.Now())}
+	p := &Primary{Config: cfg, before: cfg.Before, zones: make(map[string]*zone), agenda: newAgenda(cfg.Now()), since: cfg.Now()}
 	p.Config.Before = nil // or each instance would hold all before it
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if p.Beat == nil {
@@ -162,6 +172,9 @@ func New(cfg Config) *Primary {
 // Start begins the background work: it reads the zones, and again when they change, looks the aliases up when their
 // answers expire, at most every 30 s, and notifies the secondaries of changes. To be called once.
 func (p *Primary) Start() {
+	if p.Fleet != nil {
+		p.Fleet.join(p)
+	}
 	p.Beat.add(p)
 	p.beat()
 }
@@ -176,6 +189,9 @@ func (p *Primary) Stop() {
 	p.wg.Wait()
 	for _, turns := range p.job {
 		turns.Wait()
+	}
+	if p.Fleet != nil {
+		p.Fleet.leave(p)
 	}
 	p.notifier.stop()
 }
@@ -242,7 +258,9 @@ func (p *Primary) Refresh() {
 		if i%refreshShare == refreshShare-1 {
 			time.Sleep(refreshPause)
 		}
-		if z.publish() {
+		if p.Fleet != nil {
+			p.share(z)
+		} else if z.publish() {
 			p.notifier.notify(z.name)
 		}
 		for i, due := range z.dueBy(now) {
@@ -283,7 +301,14 @@ func (p *Primary) resolveOne(ctx context.Context, z *zone, x *expansion, then fu
 		return
 	}
 	x.err = err
+	z.found = nil
 	if err == nil {
+		switch {
+		case !found.Stale:
+			x.stored = millis(found.Stored)
+		case !x.known || !lookup.Same(x.addrs, found.Data, x.qtype):
+			x.stored = 0
+		}
 		x.ttl = found.TTL
 		z.set(x, found.Data)
 	}

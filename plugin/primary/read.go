@@ -132,6 +132,7 @@ func (s *reading) expansions(own map[lookup.Question]bool) []*expansion {
 			}
 			family := *x
 			family.qtype = qtype
+			family.key = keyOf(&family)
 			xs = append(xs, &family)
 		}
 	}

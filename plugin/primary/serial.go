@@ -48,13 +48,14 @@ func serialBefore(a, b uint32) bool { return a != b && b-a < 1<<31 }
 // own when the zone has no aliases, or is signed, or is none of the backend's. A zone that p has not seen yet is read
 // first, for up to Config.Timeout. Serial does not change soa.
 func (p *Primary) Serial(soa *dns.SOA) uint32 {
-	serial, _ := p.published(soa)
+	serial, _ := p.published(soa, false)
 	return serial
 }
 
 // published is Serial, and reports whether the serial is known: a zone that takes longer than Config.Timeout to read may
-// have aliases, and then its own serial is earlier than what secondaries have from before a restart.
-func (p *Primary) published(soa *dns.SOA) (serial uint32, known bool) {
+// have aliases, and then its own serial is earlier than what secondaries have from before a restart. With compared, somebody
+// compares the serial with those of other servers with the same Fleet.
+func (p *Primary) published(soa *dns.SOA, compared bool) (serial uint32, known bool) {
 	name := strings.ToLower(soa.Hdr.Name)
 	known = true
 	z := p.zone(name)
@@ -70,7 +71,15 @@ func (p *Primary) published(soa *dns.SOA) (serial uint32, known bool) {
 	if z == nil {
 		return soa.Serial, known
 	}
-	return z.serial(soa.Serial), known
+	switch {
+	case p.Fleet == nil:
+		return z.serial(soa.Serial), known
+	case !compared:
+		return p.lastSerial(z, soa.Serial), known
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, p.Timeout)
+	defer cancel()
+	return p.agreedSerial(ctx, z, soa)
 }
 
 // serial returns the published serial for the zone's own. When that is before the last, it is of a response that was made
@@ -138,11 +147,11 @@ func (w serialWriter) WriteMsg(m *dns.Msg) error {
 	if m == nil || !m.Authoritative {
 		return w.ResponseWriter.WriteMsg(m)
 	}
-	answer, known := w.p.renumber(m.Answer)
+	answer, known := w.p.renumber(m.Answer, true)
 	if !known { // a secondary asks again, and never sees a serial that goes back
 		return w.ResponseWriter.WriteMsg(withoutAnswer(m))
 	}
-	ns, _ := w.p.renumber(m.Ns) // of a negative answer, whose serial nobody compares
+	ns, _ := w.p.renumber(m.Ns, false) // of a negative answer, whose serial nobody compares
 	if answer == nil && ns == nil {
 		return w.ResponseWriter.WriteMsg(m)
 	}
@@ -165,13 +174,13 @@ func withoutAnswer(m *dns.Msg) *dns.Msg {
 
 // renumber returns a copy of rrs in which the SOA record has the published serial, or nil when nothing has to change. It
 // reports whether the serial is known.
-func (p *Primary) renumber(rrs []dns.RR) (renumbered []dns.RR, known bool) {
+func (p *Primary) renumber(rrs []dns.RR, compared bool) (renumbered []dns.RR, known bool) {
 	for i, rr := range rrs {
 		soa, ok := rr.(*dns.SOA)
 		if !ok {
 			continue
 		}
-		serial, known := p.published(soa)
+		serial, known := p.published(soa, compared)
 		if serial == soa.Serial {
 			return nil, known
 		}

@@ -32,7 +32,12 @@ func (p *Primary) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) 
 	if err != nil {
 		return nil, err // the transfer plugin would take the zone from the backend, with its ALIAS records
 	}
-	if z == nil || z.isUntouched() {
+	switch {
+	case z == nil:
+		return nil, transfer.ErrNotAuthoritative
+	case p.Fleet != nil:
+		return p.transferAgreed(z, serial)
+	case z.isUntouched():
 		return nil, transfer.ErrNotAuthoritative
 	}
 	// The serial is read before the records and addresses. At worst these are newer, and are transferred once more under the
@@ -53,7 +58,7 @@ func (p *Primary) Transfer(zone string, serial uint32) (<-chan []dns.RR, error) 
 	out := make(chan []dns.RR)
 	go func() {
 		defer close(out)
-		p.expand(out, rrs, z, current, expansions)
+		expand(out, rrs, current, expansions, z.records)
 	}()
 	return out, nil
 }
@@ -136,9 +141,9 @@ func (p *Primary) settle(z *zone, expansions []*expansion) (omitted bool, err er
 	return omitted, nil
 }
 
-// expand sends the records of z, with addresses in place of aliases, to out. It always takes all of rrs, so that the
-// backend's goroutine ends.
-func (p *Primary) expand(out chan<- []dns.RR, rrs <-chan []dns.RR, z *zone, serial uint32, expansions []*expansion) {
+// expand sends rrs, the records of a zone, with those of expansions in place of aliases, to out. It always takes all of rrs, so
+// that the backend's goroutine ends.
+func expand(out chan<- []dns.RR, rrs <-chan []dns.RR, serial uint32, expansions []*expansion, records func(*expansion) []dns.RR) {
 	owners := make(map[string]*expansion, len(expansions))
 	for _, x := range expansions {
 		owners[x.owner] = x
@@ -163,7 +168,7 @@ func (p *Primary) expand(out chan<- []dns.RR, rrs <-chan []dns.RR, z *zone, seri
 		}
 	}
 	for _, x := range expansions {
-		if rrs := z.records(x); len(rrs) > 0 {
+		if rrs := records(x); len(rrs) > 0 {
 			out <- rrs
 		}
 	}

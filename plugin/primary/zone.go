@@ -36,6 +36,7 @@ type zone struct {
 	changed    bool   // secondaries have other addresses, so the published serial has to grow
 	pending    bool   // a NOTIFY has to be sent, under the serial that is published
 	notified   bool   // secondaries were notified after the start
+	found      *local // what is to be published by a Fleet; nil after a change
 }
 
 // expansion is what an alias is expanded to in transfers, for one type. Only its state changes.
@@ -43,16 +44,18 @@ type expansion struct {
 	owner string
 	qtype uint16
 	alias *records.Alias
-	wins  bool // over the addresses that the zone has at the owner
+	wins  bool   // over the addresses that the zone has at the owner
+	key   string // see keyOf
 
 	// The state is guarded by the lock of the zone.
-	addrs []byte // that secondaries have, or are about to be notified of
-	known bool   // addrs is set
-	ttl   uint32 // in seconds
-	err   error  // why there are no addresses, not even stale ones
-	tried bool
-	busy  bool
-	due   time.Time // when it is looked up again
+	addrs  []byte // that secondaries have, or are about to be notified of
+	known  bool   // addrs is set
+	ttl    uint32 // in seconds
+	stored int64  // when the answer came that addrs are from, in milliseconds since 1970; 0: they are stale, or the lookup failed
+	err    error  // why there are no addresses, not even stale ones
+	tried  bool
+	busy   bool
+	due    time.Time // when it is looked up again
 }
 
 func newZone(name string, serial uint32, a *agenda) *zone {
@@ -70,7 +73,7 @@ func (z *zone) succeed(before *zone, unsent bool) {
 	z.own, z.offset, z.gone = before.own, before.offset, before.gone
 	z.notified, z.changed, z.pending = before.notified, before.changed, before.pending || unsent
 	for _, x := range before.expansions {
-		z.expansions = append(z.expansions, &expansion{owner: x.owner, qtype: x.qtype, alias: x.alias, addrs: x.addrs, known: x.known, ttl: x.ttl})
+		z.expansions = append(z.expansions, &expansion{owner: x.owner, qtype: x.qtype, alias: x.alias, addrs: x.addrs, known: x.known, ttl: x.ttl, stored: x.stored, key: x.key})
 	}
 	z.wake()
 }
@@ -147,7 +150,7 @@ func (z *zone) replace(xs []*expansion, s *reading, now time.Time) {
 	same := len(xs) == len(last)
 	for _, x := range xs {
 		if l := last[lookup.Question{Name: x.owner, Type: x.qtype}]; l != nil {
-			x.addrs, x.known, x.ttl = l.addrs, l.known, l.ttl
+			x.addrs, x.known, x.ttl, x.stored = l.addrs, l.known, l.ttl, l.stored
 		} else {
 			same = false
 		}
@@ -155,6 +158,7 @@ func (z *zone) replace(xs []*expansion, s *reading, now time.Time) {
 	if !same && !z.read && z.offset != 0 { // after a reload, or the zone was gone: its own serial may be the same as before
 		z.changed = true
 	}
+	z.found = nil
 	z.expansions, z.read, z.visited, z.readAt, z.advancedAt = xs, true, true, s.serial, s.advanced
 	if z.readAt == z.own { // what was read is the newest that is known
 		z.advancedAt = z.advanced
@@ -169,7 +173,7 @@ func (z *zone) replace(xs []*expansion, s *reading, now time.Time) {
 func (z *zone) clear() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	z.expansions, z.read, z.visited, z.gone = nil, false, true, true
+	z.expansions, z.read, z.visited, z.gone, z.found = nil, false, true, true, nil
 }
 
 // set sets the addresses of x, which secondaries get from now on. The lock is held.
@@ -179,7 +183,7 @@ func (z *zone) set(x *expansion, addrs []byte) {
 	} else if !lookup.Same(x.addrs, addrs, x.qtype) {
 		z.changed = true
 	}
-	x.addrs, x.known = addrs, true
+	x.addrs, x.known, z.found = addrs, true, nil
 	z.wake()
 }
 
