@@ -195,7 +195,8 @@ func (a *agreement) publishAlone(l *local, makes numbering) {
 	if !a.hasNews(l) {
 		return
 	}
-	want, ok := a.want(l)
+	want, _ := a.want(l)
+	var ok bool
 	if want.number, ok = makes.number(want.own, a.latest, a.some); !ok {
 		a.waits = true
 		return

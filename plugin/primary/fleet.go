@@ -143,8 +143,8 @@ func (f *Fleet) run(ctx context.Context) {
 	}
 }
 
-// renew renews the entry of the server in the table when that is due, or when the store has not answered. It reports whether the
-// store is back.
+// renew renews the entry of the server in the table when that is due, or when the store has not answered. It reports whether all
+// zones have to be looked at: the store is back, or another server is gone.
 func (f *Fleet) renew(ctx context.Context) (back bool) {
 	f.mu.Lock()
 	due := f.away || f.now().Sub(f.seen) >= seenInterval
@@ -162,26 +162,31 @@ func (f *Fleet) renew(ctx context.Context) (back bool) {
 	f.mu.Lock()
 	renewed := f.member.renewed
 	e, ok := f.member.plan(table, f.now())
-	back, f.reached = !f.reached || f.away || f.member.renewed != renewed, true
-	f.away = false
+	renews := f.member.renewed != renewed
 	f.mu.Unlock()
-	if !ok {
+	written := false
+	if ok {
+		written, err = f.registers.SetServer(ctx, strconv.Itoa(e.id), e.from, e.to)
+		if f.note(began, err) != nil { // it may answer, and take no writes
+			return renews
+		}
+	} else {
 		f.warn("There are more than %d servers with the same share that transfer zones: this one publishes no changes of its own", ids)
-		return back
-	}
-	written, err := f.registers.SetServer(ctx, strconv.Itoa(e.id), e.from, e.to)
-	if f.note(began, err) != nil {
-		return false
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.member.wrote(e, written, f.now()); written {
+	switch f.member.wrote(e, written, f.now()); {
+	case written:
 		f.entry, f.seen = e, f.now()
+	case !ok:
+		f.seen = f.now()
 	}
+	back = !f.reached || f.away || renews
+	f.reached, f.away = true, false
 	return back
 }
 
-// note notes whether the store has answered a question. Only renew finds that it is back.
+// note notes whether the store has answered a question. Only renew finds that it is back: it writes too.
 func (f *Fleet) note(asked time.Time, err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -26,11 +26,10 @@ func (f *Fleet) round(a *agreed, r *round, find func() *local) {
 	a.next, a.waits = nil, false
 	a.mu.Unlock()
 	l := find()
-	away, alone := f.isAway()
-	if !away {
+	if away, _ := f.isAway(); !away {
 		r.answered = f.session(a, l)
-		away, alone = f.isAway()
 	}
+	_, alone := f.isAway()
 	a.mu.Lock()
 	if !r.answered && alone && l != nil {
 		a.publishAlone(l, f.numbering())
