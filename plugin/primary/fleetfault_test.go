@@ -11,7 +11,11 @@ import (
 
 // fault has something break, or be mended.
 func (m *fleetModel) fault(s *modelServer) {
-	switch m.random.IntN(12) {
+	kinds := 13
+	if m.faithful {
+		kinds = 8
+	}
+	switch m.random.IntN(kinds) {
 	case 0, 1:
 		if s.up {
 			m.stop(s, m.chance(40))
@@ -27,6 +31,9 @@ func (m *fleetModel) fault(s *modelServer) {
 		m.note("server %d is cut: %v", s.name, s.cut)
 	case 6:
 		s.cut, m.down = false, false
+		if m.chance(10) {
+			m.aliases++
+		}
 	case 7:
 		m.down = m.chance(30)
 		m.note("store down: %v", m.down)
@@ -40,15 +47,13 @@ func (m *fleetModel) fault(s *modelServer) {
 			m.loses(last)
 		}
 	case 10:
-		if m.chance(30) {
+		if m.chance(40) {
 			m.note("the store is flushed")
 			last := m.stores[0].register
 			m.stores[0] = modelStore{}
 			m.loses(last)
-		} else if m.chance(20) {
-			m.aliases++
 		}
-	case 11:
+	case 11, 12:
 		if m.split {
 			m.heal()
 			return
@@ -81,7 +86,10 @@ func (m *fleetModel) heal() {
 func (m *fleetModel) settle() {
 	m.note("all is mended")
 	m.mended = true
-	defer func() { m.mended, m.mourned, m.orphaned = false, false, false }()
+	defer func() {
+		m.mended, m.orphaned = false, false
+		clear(m.mourn)
+	}()
 	m.down = false
 	if m.split {
 		m.heal()

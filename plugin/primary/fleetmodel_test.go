@@ -20,6 +20,7 @@ type fleetModel struct {
 
 	now     time.Time
 	own     uint32 // what the zone has by now
+	older   uint32 // what it had before
 	address int
 	aliases int
 
@@ -27,6 +28,7 @@ type fleetModel struct {
 	split    bool
 	down     bool // nobody reaches a store
 	mended   bool // nothing is lost
+	faithful bool // the store loses nothing
 	servers  []*modelServer
 	floating []*modelQuestion // their sender has given up, but they may still reach the store
 	news     []modelNews
@@ -34,9 +36,10 @@ type fleetModel struct {
 	contents   map[uint32]string // of all numbers that were ever handed out
 	highest    uint32            // that a connected server has handed out since the stores lost writes
 	some       bool
-	highestOwn uint32 // what was under it
-	mourned    bool   // the store has lost a number that no server knows, and one will notice that it has lost another
-	orphaned   bool   // there may be a number that neither a server nor the store knows anything of
+	highestOwn uint32                // what was under it
+	mourned    bool                  // the store has lost a number that no server knows, and one will notice that it has lost another
+	mourn      map[*modelServer]bool // those that will notice that the store has lost a number that no server knows
+	orphaned   bool                  // there may be a number that neither a server nor the store knows anything of
 
 	secondary struct {
 		number uint32
@@ -126,12 +129,14 @@ const modelKey = "example.org. A"
 func newFleetModel(t *testing.T, seed uint64) *fleetModel {
 	m := &fleetModel{
 		t: t, random: rand.New(rand.NewPCG(seed, 0)), // #nosec G404 -- to be repeated
+		mourn: make(map[*modelServer]bool), faithful: seed%2 == 0,
 		now: time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC).Add(time.Duration(seed) * 77 * time.Millisecond),
 		own: 2026112800, contents: make(map[uint32]string),
 	}
 	if seed%4 == 0 {
 		m.own = 1<<24*120 - 2 // rounding takes the next multiple soon
 	}
+	m.older = m.own
 	for i := range 3 {
 		s := &modelServer{name: i, skew: time.Duration(m.random.IntN(1000)-500) * time.Millisecond}
 		m.servers = append(m.servers, s)
@@ -168,7 +173,9 @@ func (m *fleetModel) start(s *modelServer) {
 		}
 	}
 	s.local = &local{keys: []string{modelKey}, data: make(map[string]datum), aliases: strconv.Itoa(m.aliases), since: millis(m.clock(s))}
-	m.read(s)
+	if m.read(s); m.chance(20) {
+		s.local.own = min(s.local.own, m.older) // with a zone file from an old image
+	}
 	m.note("server %d starts, own %d", s.name, s.local.own)
 }
 
@@ -190,7 +197,7 @@ func (m *fleetModel) stop(s *modelServer, clean bool) {
 		}
 		m.orphaned = m.orphaned || !known
 	}
-	m.orphaned = m.orphaned || m.mourned
+	m.orphaned = m.orphaned || m.mourn[s]
 	if s.session != nil && s.session.asks != nil {
 		m.floating = append(m.floating, s.session.asks)
 	}
@@ -405,8 +412,11 @@ func (m *fleetModel) loses(last *register) {
 	if last == nil || slices.ContainsFunc(m.servers, func(s *modelServer) bool { return s.up && s.some && !serialBefore(s.latest, last.number) }) {
 		return
 	}
-	m.orphaned = m.orphaned || len(m.mourners()) == 0
-	m.mourned = true
+	those := m.mourners()
+	m.orphaned = m.orphaned || len(those) == 0
+	for _, s := range those {
+		m.mourn[s] = true
+	}
 }
 
 // mourners returns the servers that will notice that the store has lost a register.
@@ -445,6 +455,7 @@ func (m *fleetModel) step() {
 	case n < 850:
 		m.look(s)
 	case n < 860:
+		m.older = m.own
 		m.own += 1 + m.random.Uint32N(100)*m.random.Uint32N(2)
 	case n < 890:
 		if s.up {
