@@ -19,12 +19,11 @@ import (
 type expanded struct {
 	primary.Found
 	first *records.Alias // of the targets that count, the first; nil when none has records
-	stale bool
-	err   error // why there is nothing, as far as is known
+	err   error          // why there is nothing, as far as is known
 }
 
-func (t *expanded) isFresh() bool { return len(t.Data) > 0 && !t.stale }
-func (t *expanded) isStale() bool { return len(t.Data) > 0 && t.stale }
+func (t *expanded) isFresh() bool { return len(t.Data) > 0 && !t.Stale }
+func (t *expanded) isStale() bool { return len(t.Data) > 0 && t.Stale }
 
 // lookupForTransfer implements primary.Lookup. Secondaries get what clients do: the rules are those of resolve.
 func (a *Alias) lookupForTransfer(ctx context.Context, zone, owner string, al *records.Alias, qtype uint16) (primary.Found, error) {
@@ -182,7 +181,7 @@ func together(parts []expanded, failover bool, qtype uint16) expanded {
 		for rdata := range lookup.Each(p.Data, qtype) {
 			whole.Data = lookup.Append(whole.Data, rdata, qtype)
 		}
-		whole.TTL, whole.Own, whole.stale = min(whole.TTL, p.TTL), whole.Own || p.Own, p.stale
+		whole.TTL, whole.Own, whole.Stale = min(whole.TTL, p.TTL), whole.Own || p.Own, p.Stale
 	}
 	return whole
 }
@@ -205,7 +204,7 @@ func (x *expanding) expandTarget(al *records.Alias) expanded {
 		}}
 	case d.several != nil:
 		t := x.expandNested(&d)
-		if !t.stale {
+		if !t.Stale {
 			t.TTL = min(t.TTL, x.a.cache.clamp(d.limit))
 		}
 		return t
@@ -254,7 +253,7 @@ func (a *Alias) expandCached(d *destination, got awaited) expanded {
 		t.err = lookup.TooLong()
 		return t
 	case left <= 0:
-		t.TTL, t.stale = a.staleTTL, true
+		t.TTL, t.Stale = a.staleTTL, true
 	default:
 		t.TTL, t.Next, t.Stored = c.ttl(e, d.limit), now.Add(left), e.Stored
 	}

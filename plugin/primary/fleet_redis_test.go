@@ -64,6 +64,7 @@ func TestFleetRedis(t *testing.T) {
 	server := startRedis(t)
 	server.run()
 	defer func() { server.kill() }()
+	secondary := startReceiver(t, dns.RcodeSuccess)
 	var clients []*redis.Client
 	defer func() {
 		for _, c := range clients {
@@ -77,6 +78,7 @@ func TestFleetRedis(t *testing.T) {
 		putNumbered(t, b, own)
 		s := new(fleetServer)
 		s.server = newServer(t, newResolver(map[string]target{"target.example.": at(v4)}), b, func(cfg *primary.Config) {
+			cfg.Secondaries = []primary.Secondaries{{Zones: cfg.Zones, To: []string{secondary.addr}}}
 			cfg.Fleet = primary.NewFleet(store.NewRegisters(client, "test"), time.Now, func(format string, v ...any) { s.log(format, v...) })
 		})
 		s.Start()
@@ -124,6 +126,11 @@ func TestFleetRedis(t *testing.T) {
 	if !converge(started) {
 		t.Fatalf("nothing was published after the start; logged: %s", servers[0].messages())
 	}
+	time.Sleep(2 * time.Second)
+	starts := secondary.notified("example.org.") // each server notifies after its start
+	if starts < 1 || starts > len(servers)+1 {
+		t.Errorf("%d NOTIFY messages after the start of %d servers", starts, len(servers))
+	}
 	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)) // #nosec G404 -- a test
 	for round := range 5 {
 		own++
@@ -133,6 +140,11 @@ func TestFleetRedis(t *testing.T) {
 			time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond)
 		}
 		switch round {
+		case 0:
+			time.Sleep(10 * time.Second) // the number may have to wait for the clock
+			if n := secondary.notified("example.org.") - starts; n != 1 {
+				t.Errorf("%d NOTIFY messages for one change", n)
+			}
 		case 1:
 			if err := clients[0].FlushAll(t.Context()).Err(); err != nil {
 				t.Fatal(err)

@@ -257,6 +257,59 @@ func TestFleet(t *testing.T) {
 	})
 }
 
+// After a reload, which has another Primary with the same Fleet take over, secondaries notice nothing. A change of aliases is published.
+func TestFleetReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in2026(t)
+		m, servers := newFleet(t, map[string]target{"target.example.": at(v4)}, aliasAtApex)
+		_, first := agreed(t, servers)
+		s := servers[0]
+		reload := func(change func(*primary.Config)) {
+			old := s.server
+			s.server = newServer(t, s.resolver, s.backend, func(cfg *primary.Config) {
+				cfg.Before, cfg.Fleet = old.Primary, old.Fleet
+				change(cfg)
+			})
+			s.Start()
+			old.Stop()
+		}
+		reload(func(*primary.Config) {})
+		if n, ok := s.soa(t); !ok || n != first {
+			t.Errorf("just after a reload: %d %v, want %d", n, ok, first)
+		}
+		time.Sleep(time.Minute)
+		swaps := m.swapped()
+		if _, serial := agreed(t, servers); serial != first || swaps != 1 {
+			t.Errorf("after a reload: %d after %d, %d changes of the register", serial, first, swaps)
+		}
+		reload(func(cfg *primary.Config) { cfg.Options = "other" })
+		time.Sleep(20 * time.Second)
+		if _, serial := s.transferred(t); !before(first, serial) {
+			t.Errorf("after a reload with other properties: %d after %d", serial, first)
+		}
+		if n, ok := servers[1].soa(t); ok {
+			t.Errorf("another server, with the old properties, shows %d", n)
+		}
+		m.mu.Lock()
+		table := len(m.servers)
+		m.mu.Unlock()
+		if table != 3 {
+			t.Errorf("%d servers in the table", table)
+		}
+		s.Stop()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for id, entry := range m.servers {
+			if entry == "" {
+				delete(m.servers, id)
+			}
+		}
+		if len(m.servers) != 2 {
+			t.Errorf("after a stop: servers %v", m.servers)
+		}
+	})
+}
+
 // Without the store the servers go on: each publishes changes under later serials, none twice. When it is back they agree on a
 // serial that is later than all.
 func TestFleetWithoutStore(t *testing.T) {
