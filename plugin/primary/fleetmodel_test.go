@@ -37,7 +37,6 @@ type fleetModel struct {
 	highest    uint32            // that a connected server has handed out since the stores lost writes
 	some       bool
 	highestOwn uint32                // what was under it
-	mourned    bool                  // the store has lost a number that no server knows, and one will notice that it has lost another
 	mourn      map[*modelServer]bool // those that will notice that the store has lost a number that no server knows
 	orphaned   bool                  // there may be a number that neither a server nor the store knows anything of
 
