@@ -8,8 +8,8 @@ import (
 // Several servers with one store publish one serial number for one content of a zone. They are a fleet. These are the rules, and
 // this file, with number.go and member.go, is where they are. Nothing here waits or asks: fleet.go does.
 //
-//  1. A number is made for one content, by one server, once. A server makes only the numbers of its own class (number.go), with
-//     the store and without it. So two contents never have one number, whatever the store loses.
+//  1. A number is made for one content, by one server, once. Divided by 16, the numbers of a server leave its id as the remainder
+//     (number.go), with the store and without it. So two contents never have one number, whatever the store loses.
 //  2. The store has a register for each zone: the last number, and the content that it stands for (register.go). It changes by
 //     compare-and-swap on the number, to a later number. What a server transfers is the content of a register, and not what the
 //     server itself has found.

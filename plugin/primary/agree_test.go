@@ -46,6 +46,9 @@ func TestNumber(t *testing.T) {
 			t.Errorf("%s: %d, which is of class %d", name, got, got%c.n.of)
 		}
 	}
+	if base(2026112805, fleetNow) != base(2026112899, fleetNow) {
+		t.Error("a newer zone has other numbers")
+	}
 	if own := uint32(2026112805); serialBefore(base(own, fleetNow), own+offsetAt(fleetNow)) {
 		t.Error("the number is before that of a server without share")
 	}

@@ -37,15 +37,15 @@ const (
 // numbering makes the numbers of one server.
 type numbering struct {
 	now     time.Time
-	class   uint32 // the remainder of the numbers that it makes
-	of      uint32 // the divisor, a power of two; 0: it cannot make numbers now
-	renewed time.Time
+	class   uint32    // the remainder of the numbers that it makes, divided by of
+	of      uint32    // a power of two; 0: it cannot make numbers now
+	renewed time.Time // when registers had to be published again, or the zero time
 }
 
 // base returns the number of a moment, for a zone with that own serial.
 func base(own uint32, at time.Time) uint32 { return (own+ownUnit-1)&^(ownUnit-1) + offsetAt(at) }
 
-// number returns the first number of the class that is not before now, and later than latest if some is set. The server makes
+// number returns the first number with the remainder that is not before now, and later than latest if some is set. The server makes
 // none as long as that is too far ahead of the clock.
 func (n numbering) number(own, latest uint32, some bool) (uint32, bool) {
 	if n.of == 0 {
