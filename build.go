@@ -86,6 +86,7 @@ func (cfg *config) primaryConfig(a *Alias, pc primary.Config) primary.Config {
 	pc.Zones, pc.Records, pc.Omit, pc.FlattenApex = cfg.zones, cfg.records, cfg.omit, cfg.flatten != backend.FlattenNone
 	pc.Beat, pc.SOA, pc.Lookup = &beat, a.zoneSOA, a.lookupForTransfer
 	pc.Concurrent, pc.Timeout, pc.Now = a.cache.perZone, cfg.timeout, cfg.now
+	pc.Fleet, pc.Options = serials.of(cfg.fleet), fmt.Sprint(a.https, cfg.filters())
 	pc.Warn, pc.Limited = a.warnings.warnOnce, a.cache.log.limited
 	pc.Transferred = func(zone, outcome string) { transfersCount.WithLabelValues(zone, outcome).Inc() }
 	pc.Notified = func(zone, outcome string) { notifiesCount.WithLabelValues(zone, outcome).Inc() }

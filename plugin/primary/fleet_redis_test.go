@@ -3,9 +3,6 @@ package primary_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -13,47 +10,12 @@ import (
 
 	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/store"
+	fake "github.com/coredns/alias/test/redis"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/miekg/dns"
 )
-
-// redisServer is a Redis that can be killed and run again with nothing in memory.
-type redisServer struct {
-	t    testing.TB
-	addr string
-	cmd  *exec.Cmd
-}
-
-func startRedis(t testing.TB) *redisServer {
-	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("redis-server is not installed")
-		}
-		t.Skip("redis-server is not installed")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return &redisServer{t: t, addr: l.Addr().String()}
-}
-
-func (r *redisServer) run() {
-	_, port, _ := net.SplitHostPort(r.addr)
-	r.cmd = exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", r.t.TempDir())
-	if err := r.cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-func (r *redisServer) kill() {
-	r.cmd.Process.Kill()
-	r.cmd.Wait()
-}
 
 // With a real Redis, which is killed and flushed, and servers that are started again with nothing, no serial has two contents, a
 // secondary that pulls from any of them gets later serials only, and has the last content in the end.
@@ -61,9 +23,7 @@ func TestFleetRedis(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes 40 s")
 	}
-	server := startRedis(t)
-	server.run()
-	defer func() { server.kill() }()
+	server := fake.Start(t)
 	secondary := startReceiver(t, dns.RcodeSuccess)
 	var clients []*redis.Client
 	defer func() {
@@ -72,7 +32,7 @@ func TestFleetRedis(t *testing.T) {
 		}
 	}()
 	start := func(own uint32) *fleetServer {
-		client := redis.NewClient(&redis.Options{Addr: server.addr, MaxRetries: -1, ContextTimeoutEnabled: true, DialTimeout: time.Second})
+		client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, ContextTimeoutEnabled: true, DialTimeout: time.Second})
 		clients = append(clients, client)
 		b := new(backend)
 		putNumbered(t, b, own)
@@ -153,8 +113,8 @@ func TestFleetRedis(t *testing.T) {
 			servers[0].Stop()
 			servers[0] = start(own)
 		case 3:
-			server.kill()
-			server.run()
+			server.Kill()
+			server.Run(t)
 		}
 		began := time.Now()
 		if !converge(20 * time.Second) {

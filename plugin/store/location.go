@@ -183,3 +183,12 @@ type silent struct{}
 func (silent) Printf(context.Context, string, ...any) {}
 
 func init() { redis.SetLogger(silent{}) }
+
+// Registers returns the registers in the store at l.
+func (l Location) Registers() *Registers {
+	client, err := l.client()
+	if err != nil {
+		panic(err) // ParseLocation has made one
+	}
+	return NewRegisters(client, l.Prefix)
+}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -15,38 +13,19 @@ import (
 
 	"github.com/coredns/alias/plugin/primary"
 	"github.com/coredns/alias/plugin/store"
+	fake "github.com/coredns/alias/test/redis"
 
 	"github.com/redis/go-redis/v9"
 )
 
 var _ primary.Registers = (*store.Registers)(nil)
 
-// startRedis starts a Redis on loopback, and returns a client of it. It is ended with the test.
+// startRedis starts a Redis, and returns a client of it.
 func startRedis(t testing.TB, args ...string) *redis.Client {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("redis-server is not installed")
-		}
-		t.Skip("redis-server is not installed")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	_, port, _ := net.SplitHostPort(addr)
-	cmd := exec.Command("redis-server", append([]string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", t.TempDir()}, args...)...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	client := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, ContextTimeoutEnabled: true, DialTimeout: time.Second})
-	t.Cleanup(func() {
-		client.Close()
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
+	server := fake.Start(t, args...)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, ContextTimeoutEnabled: true, DialTimeout: time.Second})
+	t.Cleanup(func() { client.Close() })
 	for end := time.Now().Add(10 * time.Second); client.Ping(t.Context()).Err() != nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("redis-server does not answer")
