@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,7 +20,6 @@ import (
 // fleet is three primaries with one store, and secondaries of three kinds that pull from all of them.
 type fleet struct {
 	t           *testing.T
-	store       *redis.Server
 	primaries   []*process
 	secondaries []*process
 
@@ -34,9 +34,10 @@ func numberedZone(own uint32) string {
 	return fmt.Sprintf("$TTL 300\n@ IN SOA ns1 hostmaster %d 1 1 1209600 300\n IN NS ns1\n IN TXT \"own %[1]d\"\n IN ALIAS app.hosting.example.\nns1 IN A 192.0.2.53\n", own)
 }
 
-func startFleet(t *testing.T, up string) *fleet {
+// startFleet starts a fleet with these arguments of share.
+func startFleet(t *testing.T, up, share string) *fleet {
 	t.Helper()
-	f := &fleet{t: t, store: redis.Start(t), own: 1, contents: make(map[uint32]string), seen: make(map[string]uint32)}
+	f := &fleet{t: t, own: 1, contents: make(map[uint32]string), seen: make(map[string]uint32)}
 	var ports, addrs, to []string
 	for range 3 {
 		ports = append(ports, freePort(t))
@@ -47,7 +48,7 @@ func startFleet(t *testing.T, up string) *fleet {
 		to = append(to, local(port))
 	}
 	for _, port := range ports {
-		dir := zoneDir(t, port, numberedZone(f.own), "upstream "+up+"\nshare redis://"+f.store.Addr, transferTo(to...))
+		dir := zoneDir(t, port, numberedZone(f.own), "upstream "+up+"\nshare "+share, transferTo(to...))
 		f.primaries = append(f.primaries, startServer(t, port, dir, "Corefile"))
 	}
 	f.secondaries = []*process{
@@ -208,7 +209,8 @@ func TestShareSerials(t *testing.T) {
 		}
 		w.WriteMsg(m)
 	})
-	f := startFleet(t, up.Addr)
+	store := redis.Start(t)
+	f := startFleet(t, up.Addr, "redis://"+store.Addr)
 	f.settle(45*time.Second, "start", "192.0.2.1")
 	const rounds = 12
 	for round := range rounds {
@@ -217,27 +219,27 @@ func TestShareSerials(t *testing.T) {
 		}
 		switch round % 6 {
 		case 0:
-			f.store.Stop() // it takes connections, and answers nothing
+			store.Stop() // it takes connections, and answers nothing
 			f.change()
 			time.Sleep(3 * time.Second)
-			f.store.Continue()
+			store.Continue()
 		case 1:
-			check(t, f.store.Do("FLUSHALL"))
+			check(t, store.Do("FLUSHALL"))
 		case 2:
 			i := rand.IntN(3)
 			f.primaries[i].kill(t)
 			f.primaries[i] = f.primaries[i].restart(t)
 		case 3:
-			f.store.Kill()
+			store.Kill()
 			f.change()
-			f.store.Run(t)
+			store.Run(t)
 		case 4:
-			f.store.Kill()
+			store.Kill()
 			for range 5 {
 				f.change()
 				time.Sleep(2 * time.Second) // the servers publish alone
 			}
-			f.store.Run(t)
+			store.Run(t)
 		case 5:
 			address.Add(1)
 		}
@@ -248,4 +250,77 @@ func TestShareSerials(t *testing.T) {
 			f.settle(30*time.Second, what)
 		}
 	}
+}
+
+// When Sentinel has a replica take over from a Redis that is killed, which may lose the last writes, it is the same.
+func TestShareSerialsFailover(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetReply(r)
+		if r.Question[0].Qtype == dns.TypeA {
+			m.Answer = upstream.RRs("app.hosting.example. 300 IN A 192.0.2.1")
+		}
+		w.WriteMsg(m)
+	})
+	stores := []*redis.Server{redis.Start(t)}
+	host, port, _ := strings.Cut(stores[0].Addr, ":")
+	for range 2 {
+		stores = append(stores, redis.Start(t, "--replicaof", host+" "+port, "--repl-diskless-sync-delay", "0"))
+	}
+	sentinel := startSentinel(t, host, port)
+	f := startFleet(t, up.Addr, "redis://"+sentinel.addr+" master=alias")
+	f.settle(45*time.Second, "start")
+	for round := range 2 {
+		f.change()
+		master := sentinelMaster(t, sentinel)
+		i := slices.IndexFunc(stores, func(s *redis.Server) bool { return s.Addr == master })
+		if i < 0 {
+			t.Fatalf("the master is %s", master)
+		}
+		f.change() // some of this may not have reached the replicas
+		stores[i].Kill()
+		for range 5 {
+			f.change()
+			time.Sleep(time.Second)
+		}
+		eventually(t, 30*time.Second, "another one is the master", func() bool { return sentinelMaster(t, sentinel) != master })
+		f.change()
+		f.settle(30*time.Second, fmt.Sprint("failover ", round))
+	}
+}
+
+// startSentinel starts a Sentinel for the master at host and port, which it calls alias.
+func startSentinel(t *testing.T, host, port string) *process {
+	t.Helper()
+	program, dir, at := need(t, "redis-sentinel"), t.TempDir(), freePort(t)
+	conf := filepath.Join(dir, "sentinel.conf")
+	write(t, conf, fmt.Sprintf("bind 127.0.0.1\nport %s\ndir %s\nsentinel monitor alias %s %s 1\nsentinel down-after-milliseconds alias 1000\nsentinel failover-timeout alias 5000\n",
+		at, dir, host, port))
+	cmd := exec.Command(program, conf)
+	check(t, cmd.Start())
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	p := &process{addr: local(at)}
+	eventually(t, 10*time.Second, "Sentinel knows the replicas", func() bool {
+		return strings.Count(askSentinel(p, "replicas", "alias"), "flags") == 2
+	})
+	return p
+}
+
+// askSentinel returns what Sentinel answers to a command, or "".
+func askSentinel(p *process, args ...string) string {
+	_, port, _ := strings.Cut(p.addr, ":")
+	out, err := exec.Command("redis-cli", append([]string{"-p", port, "sentinel"}, args...)...).Output()
+	if err != nil {
+		return ""
+	}
+	return string(out)
+}
+
+// sentinelMaster returns the address of the master.
+func sentinelMaster(t *testing.T, p *process) string {
+	t.Helper()
+	return strings.Join(strings.Fields(askSentinel(p, "get-master-addr-by-name", "alias")), ":")
 }
