@@ -41,22 +41,32 @@ func (b *bench) measureCompare() (string, error) {
 			}
 		}
 	}
-	figures := make([][2]turns, len(compared))
+	figures, err := b.takeTurns(servers)
+	if err != nil {
+		return "", err
+	}
+	b.stopAll()
+	return compareTables(figures), nil
+}
+
+// takeTurns has all servers answer queries for the apex with compareAddresses, one after the other in each round.
+func (b *bench) takeTurns(servers [][2]*server) ([][2]turns, error) {
+	figures := make([][2]turns, len(servers))
 	queries := filepath.Join(b.dir, zoneName(compareAddresses)+"queries")
 	for range b.rounds {
-		for i := range compared {
+		for i := range servers {
 			for j, s := range servers[i] {
 				before, err := s.cpuTime()
 				if err != nil {
-					return "", err
+					return nil, err
 				}
 				qps, err := b.throughput(s, queries)
 				if err != nil {
-					return "", err
+					return nil, err
 				}
 				after, err := s.cpuTime()
 				if err != nil {
-					return "", err
+					return nil, err
 				}
 				f := &figures[i][j]
 				f.rate = append(f.rate, qps)
@@ -64,8 +74,7 @@ func (b *bench) measureCompare() (string, error) {
 			}
 		}
 	}
-	b.stopAll()
-	return compareTables(figures), nil
+	return figures, nil
 }
 
 // inFront returns the lines of a Corefile for these plugins.

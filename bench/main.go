@@ -1,7 +1,7 @@
 // Command bench measures the speed of alias beside that of other servers, over loopback on one machine, which should have nothing
 // else to do. See README.md.
 //
-//	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm] [zones] [cores] [job] [subnet] [tenants]
+//	go -C bench run . [-rounds N] [-length DURATION] [-load QUERIES] [-write] [throughput] [scale] [storm] [zones] [cores] [job] [subnet] [tenants] [share]
 //	go -C bench run . [-rounds N] [-length DURATION] [-idle DURATION] [-zones N,...] [-only REGEXP] [-server PATH] zones
 //	go -C bench run . [-rounds N] [-ttl DURATION] job
 //	go -C bench run . [-rounds N] [-length DURATION] -old PATH compare
@@ -90,7 +90,7 @@ type measurement struct {
 var measurements = []measurement{
 	{"throughput", (*bench).measureThroughput}, {"scale", (*bench).measureScale}, {"storm", (*bench).measureStorm},
 	{"zones", (*bench).measureZones}, {"cores", (*bench).measureCores}, {"job", (*bench).measureJob}, {"subnet", (*bench).measureSubnet},
-	{"tenants", (*bench).measureTenants},
+	{"tenants", (*bench).measureTenants}, {"share", (*bench).measureShare},
 }
 
 // optional are those that are taken only when the arguments name them. Their tables are not in README.md.
@@ -103,7 +103,7 @@ func (b *bench) measure(names []string) (err error) {
 		known := append(slices.Clone(measurements), optional...)
 		i := slices.IndexFunc(known, func(m measurement) bool { return m.name == name })
 		if i < 0 {
-			return fmt.Errorf("%q is not known: throughput, scale, storm, zones, cores, job, subnet, tenants, compare or catalogs", name)
+			return fmt.Errorf("%q is not known: throughput, scale, storm, zones, cores, job, subnet, tenants, share, compare or catalogs", name)
 		}
 		chosen = append(chosen, known[i])
 	}
