@@ -219,7 +219,7 @@ func checkBinary(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Size() > 35e6 {
+	if info.Size() > 40e6 {
 		t.Errorf("It has %d octets", info.Size())
 	}
 }
