@@ -100,19 +100,22 @@ func withoutURL(err error) error {
 	return err
 }
 
-// Redacted returns an argument of a location without its user, its password and its options, also when it cannot be parsed.
+// Redacted returns an argument of a location without its user, its password and its options. Of one that cannot be parsed, and may
+// have any of these, it returns the scheme alone.
 func Redacted(arg string) string {
-	scheme, rest, ok := strings.Cut(arg, "://")
-	if !ok {
-		scheme, rest = "", arg
-	} else {
-		scheme += "://"
+	u, err := url.Parse(arg)
+	switch {
+	case err == nil && u.Host+u.Path != "":
+		shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+		if u.User != nil {
+			shown.User = url.User("***")
+		}
+		return strings.ReplaceAll(shown.String(), "%2A", "*")
+	case !strings.ContainsAny(arg, "@?"):
+		return arg
 	}
-	rest, _, _ = strings.Cut(rest, "?")
-	if at := strings.LastIndex(rest, "@"); at >= 0 {
-		rest = "***" + rest[at:]
-	}
-	return scheme + rest
+	scheme, _, _ := strings.Cut(arg, "://")
+	return scheme + "://***"
 }
 
 // String returns the addresses without users and passwords, for messages.
