@@ -13,33 +13,45 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // The replicas are spread and updated one by one, the Services lead to them, and Prometheus scrapes them. They do not transfer
 // zones, because each has its own published serial.
 func TestAuthoritative(t *testing.T) {
-	objects := mustBuild(t, authoritative)
+	checkDeployment(t, mustBuild(t, authoritative))
+}
+
+// checkDeployment checks the servers of a Deployment, and returns their Corefile.
+func checkDeployment(t *testing.T, objects []runtime.Object) string {
+	t.Helper()
 	deployment := find[*appsv1.Deployment](t, objects, "alias")
-	pod := &deployment.Spec.Template.Spec
+	if update := deployment.Spec.Strategy.RollingUpdate; *update.MaxUnavailable != intstr.FromInt32(0) {
+		t.Errorf("An update may stop %s replicas before others are ready", update.MaxUnavailable)
+	}
+	return checkServers(t, objects, *deployment.Spec.Replicas, deployment.Spec.Selector, &deployment.Spec.Template)
+}
+
+// checkServers checks the servers that a Deployment or a StatefulSet makes of a template, and returns their Corefile.
+func checkServers(t *testing.T, objects []runtime.Object, replicas int32, selector *metav1.LabelSelector, template *corev1.PodTemplateSpec) string {
+	t.Helper()
+	pod := &template.Spec
 	c := &pod.Containers[0]
 	corefile := checkContainer(t, objects, pod, c)
 
-	if update := deployment.Spec.Strategy.RollingUpdate; *deployment.Spec.Replicas < 2 || *update.MaxUnavailable != intstr.FromInt32(0) {
-		t.Errorf("There are %d replicas, and an update may stop %s of them before others are ready", *deployment.Spec.Replicas, update.MaxUnavailable)
+	if replicas < 2 {
+		t.Errorf("There are %d replicas", replicas)
 	}
 	if regexp.MustCompile(`(?m)^\s+transfer\b`).MatchString(corefile) {
 		t.Error("The Corefile has transfer, but each replica has its own published serial")
 	}
-	own := labels.Set(deployment.Spec.Template.Labels)
+	own := labels.Set(template.Labels)
 	selects := func(what string, s *metav1.LabelSelector) {
 		t.Helper()
-		selector, err := metav1.LabelSelectorAsSelector(s)
-		if err != nil || selector.Empty() || !selector.Matches(own) {
-			t.Errorf("The selector of the %s is %v (%v), the pods have the labels %v", what, selector, err, own)
-		}
+		checkSelector(t, what, s, own)
 	}
-	selects("Deployment", deployment.Spec.Selector)
+	selects("workload", selector)
 	for _, constraint := range pod.TopologySpreadConstraints {
 		selects("spread over "+constraint.TopologyKey, constraint.LabelSelector)
 	}
@@ -74,9 +86,9 @@ func TestAuthoritative(t *testing.T) {
 	}
 
 	monitor := find[*monitoringv1.ServiceMonitor](t, objects, "alias")
-	selector, err := metav1.LabelSelectorAsSelector(&monitor.Spec.Selector)
-	if err != nil || !selector.Matches(labels.Set(metrics.Labels)) || selector.Matches(labels.Set(service.Labels)) {
-		t.Errorf("The ServiceMonitor selects %v (%v)", selector, err)
+	scraped, err := metav1.LabelSelectorAsSelector(&monitor.Spec.Selector)
+	if err != nil || !scraped.Matches(labels.Set(metrics.Labels)) || scraped.Matches(labels.Set(service.Labels)) {
+		t.Errorf("The ServiceMonitor selects %v (%v)", scraped, err)
 	}
 	for _, endpoint := range monitor.Spec.Endpoints {
 		if !slices.ContainsFunc(metrics.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == endpoint.Port }) {
@@ -85,5 +97,15 @@ func TestAuthoritative(t *testing.T) {
 	}
 	if len(monitor.Spec.Endpoints) != 1 {
 		t.Errorf("There are %d endpoints to scrape", len(monitor.Spec.Endpoints))
+	}
+	return corefile
+}
+
+// checkSelector checks that a selector selects pods with these labels.
+func checkSelector(t *testing.T, what string, s *metav1.LabelSelector, own labels.Set) {
+	t.Helper()
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil || selector.Empty() || !selector.Matches(own) {
+		t.Errorf("The selector of the %s is %v (%v), the pods have the labels %v", what, selector, err, own)
 	}
 }

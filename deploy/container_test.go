@@ -17,29 +17,14 @@ import (
 // checkContainer checks a container that runs alias, with its pod and its Corefile. It returns the Corefile.
 func checkContainer(t *testing.T, objects []runtime.Object, pod *corev1.PodSpec, c *corev1.Container) string {
 	t.Helper()
-	yes, no, user := true, false, int64(65532)
-	hardened := &corev1.SecurityContext{
-		AllowPrivilegeEscalation: &no,
-		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-		ReadOnlyRootFilesystem:   &yes,
-		RunAsGroup:               &user,
-		RunAsNonRoot:             &yes,
-		RunAsUser:                &user,
-		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-	}
-	if diff := cmp.Diff(hardened, c.SecurityContext); diff != "" {
-		t.Errorf("securityContext, -want +got:\n%s", diff)
-	}
-	if r := c.Resources; r.Requests.Cpu().IsZero() || r.Requests.Memory().IsZero() || r.Limits.Memory().IsZero() {
-		t.Errorf("The resources are %v", r)
-	}
+	checkHardened(t, c)
 	if _, tag, ok := strings.Cut(c.Image, "/coredns-alias:"); !ok || tag == "latest" {
 		t.Errorf("The image is %s", c.Image)
 	}
 
 	corefile := checkMounts(t, objects, pod, c)
 	for _, reference := range regexp.MustCompile(`\{\$(\w+)\}`).FindAllStringSubmatch(corefile, -1) {
-		if variable(c, reference[1]) == "" {
+		if !hasVariable(objects, pod, c, reference[1]) {
 			t.Errorf("The container has no variable %s", reference[1])
 		}
 	}
@@ -61,6 +46,27 @@ func checkContainer(t *testing.T, objects []runtime.Object, pod *corev1.PodSpec,
 	}
 	checkListener(t, corefile, "prometheus", c.Ports[i])
 	return corefile
+}
+
+// checkHardened checks that a container runs without privileges, and has bounds.
+func checkHardened(t *testing.T, c *corev1.Container) {
+	t.Helper()
+	yes, no, user := true, false, int64(65532)
+	hardened := &corev1.SecurityContext{
+		AllowPrivilegeEscalation: &no,
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		ReadOnlyRootFilesystem:   &yes,
+		RunAsGroup:               &user,
+		RunAsNonRoot:             &yes,
+		RunAsUser:                &user,
+		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	if diff := cmp.Diff(hardened, c.SecurityContext); diff != "" {
+		t.Errorf("securityContext, -want +got:\n%s", diff)
+	}
+	if r := c.Resources; r.Requests.Cpu().IsZero() || r.Requests.Memory().IsZero() || r.Limits.Memory().IsZero() {
+		t.Errorf("The resources are %v", r)
+	}
 }
 
 // checkListener checks that a plugin of the Corefile listens at port of all addresses, because the kubelet and Prometheus are
@@ -106,7 +112,7 @@ func checkMounts(t *testing.T, objects []runtime.Object, pod *corev1.PodSpec, c 
 			if source.ConfigMap.Name != "alias" {
 				t.Errorf("The ConfigMap is %s: with a hash in its name, each change would replace the pods", source.ConfigMap.Name)
 			}
-		case source.EmptyDir != nil && !mount.ReadOnly:
+		case (source.EmptyDir != nil || source.PersistentVolumeClaim != nil) && !mount.ReadOnly:
 			states[mount.MountPath] = true
 		}
 	}
@@ -151,4 +157,22 @@ func variable(c *corev1.Container, name string) string {
 		return ""
 	}
 	return c.Env[i].Value
+}
+
+// hasVariable reports whether an environment variable of c is set: in the manifest, from a Secret, or with the address of a
+// Service of objects.
+func hasVariable(objects []runtime.Object, pod *corev1.PodSpec, c *corev1.Container, name string) bool {
+	if variable(c, name) != "" {
+		return true
+	}
+	if slices.ContainsFunc(c.Env, func(v corev1.EnvVar) bool {
+		return v.Name == name && v.ValueFrom != nil && v.ValueFrom.SecretKeyRef != nil
+	}) {
+		return true
+	}
+	return *pod.EnableServiceLinks && slices.ContainsFunc(objects, func(o runtime.Object) bool {
+		s, ok := o.(*corev1.Service)
+		return ok && s.Spec.ClusterIP != corev1.ClusterIPNone &&
+			name == strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_"))+"_SERVICE_HOST"
+	})
 }

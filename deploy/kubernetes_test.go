@@ -24,6 +24,8 @@ import (
 const (
 	sidecar       = "kubernetes/sidecar"
 	authoritative = "kubernetes/authoritative"
+	shared        = "kubernetes/authoritative-share"
+	withVolumes   = "kubernetes/authoritative-volume"
 	clusterDNS    = "kubernetes/cluster-dns"
 	page          = "../docs/kubernetes.md"
 )
@@ -104,6 +106,10 @@ func TestMisspelt(t *testing.T) {
 		{"authoritative/poddisruptionbudget.yaml", "maxUnavailable:", "maxUnavailble:", `unknown field "spec.maxUnavailble"`},
 		{"authoritative/servicemonitor.yaml", "endpoints:", "endpoint:", `unknown field "spec.endpoint"`},
 		{"authoritative/servicemonitor.yaml", "kind: ServiceMonitor", "kind: ServiceMonitr", `no kind "ServiceMonitr" is registered`},
+		{"authoritative-share/kustomization.yaml", "secretKeyRef:", "secretRef:", `unknown field "spec.template.spec.containers[0].env[0].valueFrom.secretRef"`},
+		{"authoritative-share/store.yaml", "targetPort:", "targetport:", `unknown field "spec.ports[0].targetport"`},
+		{"authoritative-volume/statefulset.yaml", "/spec/volumeClaimTemplates", "/spec/volumeClaimTemplate", `unknown field "spec.volumeClaimTemplate"`},
+		{"authoritative-volume/statefulset.yaml", "volumes/1/name", "volumes/0/name", `testing value /spec/template/spec/volumes/0/name failed`},
 	} {
 		t.Run(test.file+" "+test.becomes, func(t *testing.T) {
 			dir := t.TempDir()

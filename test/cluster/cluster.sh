@@ -34,7 +34,7 @@ end() {
 trap end EXIT
 
 echo '-- programs, and a Debian'
-unshare --mount debootstrap --variant=minbase --include=bind9-dnsutils,ca-certificates,libcap2-bin trixie "$work/debian" >"$work/debootstrap.log" 2>&1 &
+unshare --mount debootstrap --variant=minbase --include=bind9-dnsutils,ca-certificates,libcap2-bin,valkey-server trixie "$work/debian" >"$work/debootstrap.log" 2>&1 &
 debian=$!
 processes+=("$debian")
 export KUBERNETES COREDNS

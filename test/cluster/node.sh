@@ -66,7 +66,7 @@ END
 for name in docker.io/library/{golang:1.26-alpine,debian:stable-slim} gcr.io/distroless/static-debian12:nonroot; do
 	docker tag debian "$name"
 done
-for name in library/debian:trixie-slim e2e-test-images/agnhost:2.39; do
+for name in library/debian:trixie-slim valkey/valkey:8.1 e2e-test-images/agnhost:2.39; do
 	docker push --quiet debian "docker://registry.example.com/$name"
 done
 

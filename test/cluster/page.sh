@@ -102,15 +102,65 @@ sed -i 's/\b2026112501\b/2026112502/; s/MX    10/MX    20/' deploy/kubernetes/au
 kubectl -n dns apply -k deploy/kubernetes/authoritative
 [ "$(generation)" = "$before" ]
 
+echo '-- the zone has changed'
+mx_is() { [ "$(dig @192.0.2.53 example.com MX +short)" = "$1" ]; }
+wait_for 240 mx_is '20 mail.example.com.'
+
+echo '-- pods are replaced while the resolver of the node is away'
+# replaced replaces all pods of the servers at once, while the resolver of the node does not respond, and looks at their answer.
+replaced() {
+	pkill -STOP -f '^resolver -conf /etc/coredns/Corefile$'
+	kubectl -n dns delete pod -l app.kubernetes.io/name=alias
+	wait_for 60 kubectl -n dns rollout status "$1" --timeout 1s
+	wait_for 30 answers
+	show dig @192.0.2.53 example.com A +norecurse
+	pkill -CONT -f '^resolver -conf /etc/coredns/Corefile$'
+}
+answers() { dig @192.0.2.53 example.com A +norecurse +time=1 +tries=1; }
+
+replaced deployment/alias
+expect 'status: NOERROR'
+refuse '203\.0\.113\.80'
+
+run 'Authoritative servers' 'Replicas that share their answers'
+restricted dns
+[ "$(kubectl -n dns get pods,configmaps -o yaml | grep -c "$(kubectl -n dns get secret alias-store -o jsonpath='{.data.password}' | base64 -d)")" = 0 ]
+answers
+replaced deployment/alias
+expect '^example\.com\.\s+30\s+IN\s+A\s+203\.0\.113\.80$'
+
+for i in 0 1; do # which a StorageClass makes elsewhere
+	mkdir -p "/var/lib/volumes/$i"
+	kubectl apply -f - <<-END
+		apiVersion: v1
+		kind: PersistentVolume
+		metadata:
+		  name: volume-$i
+		spec:
+		  accessModes: [ReadWriteOnce]
+		  capacity:
+		    storage: 1Gi
+		  local:
+		    path: /var/lib/volumes/$i
+		  nodeAffinity:
+		    required:
+		      nodeSelectorTerms:
+		      - matchExpressions:
+		        - {key: kubernetes.io/hostname, operator: In, values: [node]}
+	END
+done
+run 'Authoritative servers' Volumes
+restricted dns
+[ "$(kubectl -n dns get configmap alias -o yaml | grep -c '^ *share ')" = 0 ]
+answers
+replaced statefulset/alias
+expect '^example\.com\.\s+30\s+IN\s+A\s+203\.0\.113\.80$'
+
 cluster="The cluster's own CoreDNS"
 run "$cluster" 'An image with the whole list of plugins'
 run "$cluster" 'Without it'
 run "$cluster" 'See that it works'
 expect '^api\.partner\.example\.com\.\s+[1-5]\s+IN\s+A\s+203\.0\.113\.90$'
-
-echo '-- the zone has changed'
-mx_is() { [ "$(dig @192.0.2.53 example.com MX +short)" = "$1" ]; }
-wait_for 240 mx_is '20 mail.example.com.'
 
 echo '-- nothing else is in the page'
 diff <(printf '%s\n' "${seen[@]}" | sort) <(awk '
