@@ -23,12 +23,19 @@ type values struct {
 		Repository string `json:"repository"`
 		Tag        string `json:"tag"`
 	} `json:"image"`
-	ReplicaCount int `json:"replicaCount"`
+	ReplicaCount int    `json:"replicaCount"`
+	ServiceType  string `json:"serviceType"`
 	Service      struct {
-		Name      string `json:"name"`
-		ClusterIP string `json:"clusterIP"`
+		Name                  string `json:"name"`
+		ClusterIP             string `json:"clusterIP"`
+		ExternalTrafficPolicy string `json:"externalTrafficPolicy"`
 	} `json:"service"`
-	K8sAppLabelOverride string `json:"k8sAppLabelOverride"`
+	IsClusterService bool `json:"isClusterService"`
+	RBAC             struct {
+		Create bool `json:"create"`
+	} `json:"rbac"`
+	Env                 []corev1.EnvVar `json:"env"`
+	K8sAppLabelOverride string          `json:"k8sAppLabelOverride"`
 	ServiceAccount      struct {
 		Create bool `json:"create"`
 	} `json:"serviceAccount"`
@@ -37,8 +44,10 @@ type values struct {
 	PodDisruptionBudget       policyv1.PodDisruptionBudgetSpec  `json:"podDisruptionBudget"`
 	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints"`
 	Tolerations               []corev1.Toleration               `json:"tolerations"`
+	ReadinessProbe            corev1.Probe                      `json:"readinessProbe"`
 	Resources                 corev1.ResourceRequirements       `json:"resources"`
 	PodSecurityContext        corev1.PodSecurityContext         `json:"podSecurityContext"`
+	SecurityContext           corev1.SecurityContext            `json:"securityContext"`
 	Prometheus                struct {
 		Service struct {
 			Enabled bool `json:"enabled"`
@@ -50,6 +59,11 @@ type values struct {
 	ExtraVolumes      []corev1.Volume      `json:"extraVolumes"`
 	ExtraVolumeMounts []corev1.VolumeMount `json:"extraVolumeMounts"`
 	Servers           []server             `json:"servers"`
+	ZoneFiles         []struct {
+		Filename string `json:"filename"`
+		Domain   string `json:"domain"`
+		Contents string `json:"contents"`
+	} `json:"zoneFiles"`
 }
 
 // server describes a server block in the values.
@@ -58,8 +72,9 @@ type server struct {
 		Zone   string `json:"zone"`
 		UseTCP bool   `json:"use_tcp"`
 	} `json:"zones"`
-	Port    int `json:"port"`
-	Plugins []struct {
+	Port        int `json:"port"`
+	ServicePort int `json:"servicePort"`
+	Plugins     []struct {
 		Name        string `json:"name"`
 		Parameters  string `json:"parameters"`
 		ConfigBlock string `json:"configBlock"`
@@ -107,6 +122,55 @@ func TestClusterDNS(t *testing.T) {
 	if _, err := parseValues(replaced(t, text, "extraVolumeMounts:", "extraVolumeMount:")); err == nil {
 		t.Error("A misspelt key is not found")
 	}
+	checkValues(t, v, corefile)
+	for _, constraint := range v.TopologySpreadConstraints {
+		if constraint.LabelSelector.MatchLabels["k8s-app"] != v.K8sAppLabelOverride {
+			t.Errorf("The spread is over pods with %v", constraint.LabelSelector)
+		}
+	}
+	if !strings.Contains(v.Image.Tag, "alias") {
+		t.Errorf("The image is %v, which may lack alias", v.Image)
+	}
+	if _, err := netip.ParseAddr(v.Service.ClusterIP); err != nil {
+		t.Error(err)
+	}
+}
+
+// The chart builds the Corefile of the servers with a store from the values, and the pods have the zone, the password, and the
+// address of the store.
+func TestShareValues(t *testing.T) {
+	v, err := parseValues(read(t, shared+"/values.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	corefile := regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(read(t, shared+"/Corefile"), "")
+	checkValues(t, v, corefile)
+	checkStore(t, mustBuild(t, shared), corefile, v.Env)
+	if diff := cmp.Diff(read(t, authoritative+"/example.com.zone"), v.ZoneFiles[0].Contents); diff != "" {
+		t.Errorf("The zone (-) and that of the values (+):\n%s", diff)
+	}
+	if !strings.Contains(corefile, "/etc/coredns/"+v.ZoneFiles[0].Filename+"\n") {
+		t.Errorf("The Corefile does not have %s", v.ZoneFiles[0].Filename)
+	}
+	if v.Servers[0].ServicePort != 53 || v.ServiceType != string(corev1.ServiceTypeLoadBalancer) ||
+		v.Service.ExternalTrafficPolicy != string(corev1.ServiceExternalTrafficPolicyLocal) {
+		t.Errorf("The Service is %v, %v", v.ServiceType, v.Service)
+	}
+	if !v.IsClusterService {
+		t.Error("The pods use cluster DNS: the chart sets dnsPolicy only if isClusterService is true")
+	}
+	kustomization := find[*appsv1.Deployment](t, mustBuild(t, shared), "alias").Spec.Template.Spec.Containers[0]
+	if image := v.Image.Repository + ":" + v.Image.Tag; image != kustomization.Image {
+		t.Errorf("The image is %s, and %s without the chart", image, kustomization.Image)
+	}
+	if user := v.PodSecurityContext.RunAsUser; user == nil || *user != *kustomization.SecurityContext.RunAsUser {
+		t.Errorf("The user is %v", user)
+	}
+}
+
+// checkValues checks that the chart builds this Corefile from v, and that the volume of persist is there.
+func checkValues(t *testing.T, v values, corefile string) {
+	t.Helper()
 	if len(v.Servers) != 1 {
 		t.Fatalf("There are %d servers", len(v.Servers))
 	}
@@ -120,16 +184,5 @@ func TestClusterDNS(t *testing.T) {
 	mount, volume := v.ExtraVolumeMounts[0], v.ExtraVolumes[0]
 	if mount.Name != volume.Name || volume.EmptyDir == nil || persist == nil || path.Dir(persist[1]) != mount.MountPath {
 		t.Errorf("The file of persist, %v, is not in %v, %v", persist, mount, volume)
-	}
-	for _, constraint := range v.TopologySpreadConstraints {
-		if constraint.LabelSelector.MatchLabels["k8s-app"] != v.K8sAppLabelOverride {
-			t.Errorf("The spread is over pods with %v", constraint.LabelSelector)
-		}
-	}
-	if !strings.Contains(v.Image.Tag, "alias") {
-		t.Errorf("The image is %v, which may lack alias", v.Image)
-	}
-	if _, err := netip.ParseAddr(v.Service.ClusterIP); err != nil {
-		t.Error(err)
 	}
 }
