@@ -100,57 +100,65 @@ func BenchmarkFleetMillion(b *testing.B) {
 	b.ReportMetric(resident/n/1e6, "rss-MB")
 }
 
-// BenchmarkFleetNews has a server put answers, one by one or many at a time, each of which the store sends to all servers of the
-// fleet. It reports the processor time of the store for an answer, that of all servers together, which are in this process, and the
-// octets that the store sends.
+// BenchmarkFleetNews has the servers of a fleet put answers in turn, each of which the store sends to all of them. "apart" is one
+// answer after the other, with the claim that comes before each; "together" all at once, so that the store and the servers have
+// several to write or read at a time. It reports the processor time of the store for an answer, that of all servers together,
+// which are in this process, and the octets that the store sends.
 func BenchmarkFleetNews(b *testing.B) {
-	const answers = 10_000
-	for _, kind := range []struct{ servers, batch int }{{1, 1}, {10, 1}, {100, 1}, {1, 500}, {10, 500}, {100, 500}} {
-		servers, batch := kind.servers, kind.batch
-		b.Run(fmt.Sprint("servers=", servers, "/batch=", batch), func(b *testing.B) {
-			server := fake.Start(b)
-			c := redis.NewClient(&redis.Options{Addr: server.Addr})
-			defer c.Close()
-			fleet := make([]*crowd, servers)
-			buckets := make([]*store.Shared, servers)
-			for i := range fleet {
-				fleet[i] = new(crowd)
-				buckets[i] = openCrowd(b, server.Addr, fleet[i])
-				defer buckets[i].Close()
-				buckets[i].Loaded(context.Background())
-			}
-			var began time.Time
-			var busy, fleetTime, sent float64
-			var took time.Duration
-			for b.Loop() {
-				busy -= storeTime(b, c)
-				sent -= info(b, c, "total_net_output_bytes")
-				fleetTime -= processorTime(b)
-				began = time.Now()
-				for i := range answers {
-					buckets[0].Put(fleetKey(i), fleetValue, time.Now(), time.Hour)
-					if i%batch == batch-1 {
-						buckets[0].Flush()
-					}
+	for _, servers := range []int{1, 3, 10, 30, 100} {
+		b.Run(fmt.Sprint("servers=", servers, "/apart"), func(b *testing.B) {
+			benchmarkNews(b, servers, func(s *store.Shared, key string) {
+				if mine, _ := s.Claim(b.Context(), key, time.Now(), time.Second); !mine {
+					b.Error("another server has its turn")
 				}
-				for _, other := range fleet[1:] {
-					want := other
-					wait(b, func() bool { return want.adopted.Load() >= answers })
-					other.adopted.Store(0)
-				}
-				took += time.Since(began)
-				fleetTime += processorTime(b)
-				sent += info(b, c, "total_net_output_bytes")
-				busy += storeTime(b, c)
-			}
-			n := float64(b.N) * answers
-			b.ReportMetric(0, "ns/op")
-			b.ReportMetric(busy*1e6/n, "store-µs/answer")
-			b.ReportMetric(fleetTime*1e6/n, "fleet-µs/answer")
-			b.ReportMetric(sent/n, "sent-B/answer")
-			b.ReportMetric(n/took.Seconds(), "answers/s")
+				s.Put(key, fleetValue, time.Now(), time.Hour)
+				s.Flush()
+			})
+		})
+		b.Run(fmt.Sprint("servers=", servers, "/together"), func(b *testing.B) {
+			benchmarkNews(b, servers, func(s *store.Shared, key string) { s.Put(key, fleetValue, time.Now(), time.Hour) })
 		})
 	}
+}
+
+func benchmarkNews(b *testing.B, servers int, put func(s *store.Shared, key string)) {
+	const answers = 9000 // each server puts as many
+	server := fake.Start(b)
+	c := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer c.Close()
+	fleet := make([]*crowd, servers)
+	buckets := make([]*store.Shared, servers)
+	for i := range fleet {
+		fleet[i] = new(crowd)
+		buckets[i] = openCrowd(b, server.Addr, fleet[i])
+		defer buckets[i].Close()
+		buckets[i].Loaded(context.Background())
+	}
+	var busy, fleetTime, sent, took float64
+	for b.Loop() {
+		busy -= storeTime(b, c)
+		sent -= info(b, c, "total_net_output_bytes")
+		fleetTime -= processorTime(b)
+		began := time.Now()
+		for i := range answers {
+			put(buckets[i%servers], fleetKey(i))
+		}
+		for i, other := range fleet {
+			buckets[i].Flush()
+			wait(b, func() bool { return other.adopted.Load() >= int64(answers-answers/servers) })
+			other.adopted.Store(0)
+		}
+		took += time.Since(began).Seconds()
+		fleetTime += processorTime(b)
+		sent += info(b, c, "total_net_output_bytes")
+		busy += storeTime(b, c)
+	}
+	n := float64(b.N) * answers
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(busy*1e6/n, "store-µs/answer")
+	b.ReportMetric(fleetTime*1e6/n, "fleet-µs/answer")
+	b.ReportMetric(sent/n, "sent-B/answer")
+	b.ReportMetric(n/took, "answers/s")
 }
 
 // wait waits until condition holds, for as long as a million answers may take.
