@@ -21,7 +21,7 @@ blocks() {
 		code' "$page"
 }
 
-seen=("The cluster's own CoreDNS With the Helm chart" 'What is tried, and what is not') # which are not run
+seen=("The cluster's own CoreDNS With the Helm chart" 'Authoritative servers A store, with the Helm chart' 'What is tried, and what is not') # which are not run
 
 # run runs the commands that are below a heading.
 run() {
