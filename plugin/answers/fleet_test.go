@@ -3,6 +3,7 @@ package answers_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -130,6 +131,49 @@ func TestAdopt(t *testing.T) {
 			t.Errorf("%s: the answer is from the future", name)
 		}
 	}
+}
+
+// BenchmarkAdoptMillion has a server adopt a million answers of others. It reports the time for each, and how
+// much memory they take.
+func BenchmarkAdoptMillion(b *testing.B) {
+	const million = 1_000_000
+	source, f := join(make(map[string]string))
+	store(source, target, answer([]byte{192, 0, 2, 1}, 0))
+	value := f.records["target.example. A"]
+	keys := make([]string, million)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("customer%08d.example. A", i)
+	}
+	var memory float64
+	for b.Loop() {
+		b.StopTimer()
+		es := answers.NewRegistry(nil, func(answers.Source, *answers.Entries) answers.Fleet { return f }, at(start)).
+			NewShare(answers.Source{Fleet: "redis"}, answers.Size{Everybody: million}, nil).Join(1)
+		before := heap()
+		b.StartTimer()
+		for _, key := range keys {
+			es.Adopt(key, value, start)
+		}
+		b.StopTimer()
+		memory += heap() - before
+		if e := es.Load(lookup.Question{Name: "customer00000000.example.", Type: dns.TypeA}); !e.Adopted {
+			b.Error("the first answer is not there")
+		}
+		runtime.KeepAlive(es)
+		b.StartTimer()
+	}
+	n := float64(b.N) * million
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/n, "ns/answer")
+	b.ReportMetric(memory/n, "B/answer")
+	b.ReportMetric(0, "ns/op")
+}
+
+// heap returns the memory of all that is in use.
+func heap() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
 }
 
 // Nothing in a store of a fleet is taken for an answer that is none.
