@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/alias/test/redis"
 	"github.com/coredns/alias/test/upstream"
 
 	"github.com/miekg/dns"
@@ -29,13 +30,19 @@ type podServer struct {
 // loopback, it uses resolver, and it looks for changed files more often.
 func startPodServer(t *testing.T, dir, resolver string, files ...string) *podServer {
 	t.Helper()
+	return startSharingPodServer(t, dir, resolver, "", nil, files...)
+}
+
+// startSharingPodServer is startPodServer for a server that has its store at a port of loopback, and environment variables.
+func startSharingPodServer(t *testing.T, dir, resolver, store string, env []string, files ...string) *podServer {
+	t.Helper()
 	p := &podServer{files: make(map[string]string), config: t.TempDir(), pages: make(map[string]string)}
 	for _, name := range files {
 		text, err := os.ReadFile(filepath.Join("../deploy/kubernetes", dir, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.files[name] = string(text)
+		p.files[filepath.Base(name)] = string(text)
 	}
 	for _, plugin := range []string{"health", "ready", "prometheus"} {
 		p.pages[plugin] = local(freePort(t))
@@ -54,10 +61,11 @@ func startPodServer(t *testing.T, dir, resolver string, files ...string) *podSer
 			"/etc/resolv.conf", resolver,
 			"/etc/coredns/", p.config+"/",
 			"/var/lib/coredns/", state+"/",
+			":6379", ":"+store,
 		).Replace(onLoopback(corefile, port))
 	}
 	p.mount(t)
-	p.process = startServer(t, port, t.TempDir(), filepath.Join(p.config, "Corefile"))
+	p.process = startServer(t, port, t.TempDir(), filepath.Join(p.config, "Corefile"), env...)
 	return p
 }
 
@@ -163,6 +171,37 @@ func TestAuthoritativePod(t *testing.T) {
 	checkRecords(t, answer("example.com.", dns.TypeA), "example.com. 60 IN A 203.0.113.81")
 	for _, plugin := range []string{"health", "ready"} {
 		eventually(t, 5*time.Second, plugin+" again", func() bool { return server.probe(t, plugin) })
+	}
+}
+
+// A pod that starts while the resolver is down has the answers of another one from the store. The password comes from the
+// environment.
+func TestAuthoritativeSharePod(t *testing.T) {
+	t.Parallel()
+	store := redis.Start(t, "--requirepass", "secret")
+	host, port, _ := strings.Cut(store.Addr, ":")
+	up := upstream.New(t, upstream.Zone("myapp.hosting.example. 60 IN A 203.0.113.80"))
+	start := func() *podServer {
+		p := startSharingPodServer(t, "authoritative-share", up.Addr, port, []string{"STORE_PASSWORD=secret", "ALIAS_STORE_SERVICE_HOST=" + host},
+			"Corefile", "../authoritative/example.com.zone")
+		eventually(t, 15*time.Second, "ready", func() bool { return p.probe(t, "ready") })
+		return p
+	}
+	first := start()
+	checkRecords(t, query(t, first.addr, "udp", "example.com.", dns.TypeA).Answer, "example.com. 60 IN A 203.0.113.80")
+	eventually(t, 5*time.Second, "the answer is in the store", func() bool {
+		return strings.Contains(first.metrics(t), `coredns_alias_share_operations_total{operation="put",outcome="success"}`)
+	})
+
+	up.Set(nil)
+	second := start()
+	if m := query(t, second.addr, "udp", "example.com.", dns.TypeA); addressText(m) != "203.0.113.80" {
+		t.Errorf("The second pod answers\n%v", m)
+	}
+	for _, p := range []*podServer{first, second} {
+		if p.logged(t, "secret") > 0 || p.logged(t, "Answers are not ") > 0 {
+			t.Error("The log has the password, or a failure of the store")
+		}
 	}
 }
 
