@@ -74,6 +74,16 @@ var drills = []drill{
 	{"Clock a day forward, then two days back, resolver silent", allStale, clockMoved},
 	{"Server killed and started again with the clock a day ahead, resolver silent, `persist`", allStale, clockWrong(day)},
 	{"Server killed and started again with the clock a day behind, resolver silent, `persist`", allStale, clockWrong(-day)},
+	{"Server killed and started again, resolver silent, `share`", allStale, restartedWith()},
+	{"Server killed and started again, resolver silent, `persist` and `share`", allStale, restartedWith("persist answers")},
+	{"Store of `share` killed (Redis, SIGKILL), resolver silent", allStale, without(storeKilled)},
+	{"Store stopped (SIGSTOP), resolver silent", allStale, without(storeStopped)},
+	{"Store stopped (SIGSTOP), resolver silent, `persist` and `share`", allStale, without(storeStopped, "persist answers")},
+	{"Store slow: 200 ms, resolver silent", allStale, storeSlow},
+	{"Store full, resolver silent", allStale, without(storeFull)},
+	{"Store read-only, resolver silent", allStale, without(storeReadOnly)},
+	{"Store has another password, resolver silent", allStale, without(storeLocked)},
+	{"Store flushed, resolver silent", allStale, without(storeFlushed)},
 	{"Target NXDOMAIN for 12 s and back, TTL 2 s, negative TTL 5 s", noAddress, faulty(upstream.Zone(soa))},
 }
 
