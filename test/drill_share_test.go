@@ -60,7 +60,7 @@ func storeFlushed(t *testing.T, store *redis.Server) func() {
 func storeSlow(t *testing.T) *stage {
 	store, up := redis.Start(t), upstream.New(t, healthy)
 	return &stage{
-		server: startAlias(t, "share redis://"+redis.Late(t, store.Addr, 100*time.Millisecond), "upstream "+up.Addr),
+		server: startAlias(t, "share redis://"+redis.NewLink(t, store.Addr, 100*time.Millisecond).Addr, "upstream "+up.Addr),
 		begin:  func() { up.Set(nil) },
 		end:    func() { up.Set(healthy) },
 	}

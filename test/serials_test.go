@@ -3,9 +3,11 @@ package test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -34,8 +36,8 @@ func numberedZone(own uint32) string {
 	return fmt.Sprintf("$TTL 300\n@ IN SOA ns1 hostmaster %d 1 1 1209600 300\n IN NS ns1\n IN TXT \"own %[1]d\"\n IN ALIAS app.hosting.example.\nns1 IN A 192.0.2.53\n", own)
 }
 
-// startFleet starts a fleet with these arguments of share.
-func startFleet(t *testing.T, up, share string) *fleet {
+// startFleet starts a fleet with these arguments of share: the same for all, or for each.
+func startFleet(t *testing.T, up string, share ...string) *fleet {
 	t.Helper()
 	f := &fleet{t: t, own: 1, contents: make(map[uint32]string), seen: make(map[string]uint32)}
 	var ports, addrs, to []string
@@ -47,8 +49,8 @@ func startFleet(t *testing.T, up, share string) *fleet {
 	for _, port := range secondaryPorts {
 		to = append(to, local(port))
 	}
-	for _, port := range ports {
-		dir := zoneDir(t, port, numberedZone(f.own), "upstream "+up+"\nshare "+share, transferTo(to...))
+	for i, port := range ports {
+		dir := zoneDir(t, port, numberedZone(f.own), "upstream "+up+"\nshare "+share[i%len(share)], transferTo(to...))
 		f.primaries = append(f.primaries, startServer(t, port, dir, "Corefile"))
 	}
 	f.secondaries = []*process{
@@ -196,6 +198,9 @@ func (f *fleet) settle(patience time.Duration, what string, contents ...string) 
 	}
 }
 
+// serialsVariable is the environment variable with the number of rounds of TestShareSerials. A round has four changes or more.
+const serialsVariable = "ALIAS_SERIALS"
+
 // Three primaries with one store publish one serial for one content, whatever happens to them and to the store: no secondary ever
 // sees a serial go back, or two contents under one serial, and in the end all have the last content.
 func TestShareSerials(t *testing.T) {
@@ -212,7 +217,12 @@ func TestShareSerials(t *testing.T) {
 	store := redis.Start(t)
 	f := startFleet(t, up.Addr, "redis://"+store.Addr)
 	f.settle(45*time.Second, "start", "192.0.2.1")
-	const rounds = 12
+	rounds := 12
+	if v := os.Getenv(serialsVariable); v != "" {
+		var err error
+		rounds, err = strconv.Atoi(v)
+		check(t, err)
+	}
 	for round := range rounds {
 		for range 3 {
 			f.change()
@@ -251,6 +261,50 @@ func TestShareSerials(t *testing.T) {
 		}
 	}
 }
+
+// A primary that cannot reach the store for a while publishes alone, and so do the others if that is so for all of them, one after
+// the other. It is the same.
+func TestShareSerialsPartition(t *testing.T) {
+	t.Parallel()
+	up := upstream.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg).SetReply(r)
+		if r.Question[0].Qtype == dns.TypeA {
+			m.Answer = upstream.RRs("app.hosting.example. 300 IN A 192.0.2.1")
+		}
+		w.WriteMsg(m)
+	})
+	store := redis.Start(t)
+	var links []*redis.Link
+	var share []string
+	for range 3 {
+		link := redis.NewLink(t, store.Addr, 0)
+		links, share = append(links, link), append(share, "redis://"+link.Addr)
+	}
+	f := startFleet(t, up.Addr, share...)
+	f.settle(45*time.Second, "start")
+	for i, link := range links {
+		link.Cut()
+		for began := time.Now(); time.Since(began) < partition; time.Sleep(time.Second) {
+			f.change()
+		}
+		link.Mend()
+		f.settle(30*time.Second, fmt.Sprint("partition ", i))
+	}
+	for _, link := range links {
+		link.Cut()
+		f.change()
+		time.Sleep(6 * time.Second)
+		f.change()
+	}
+	for _, link := range links {
+		f.change()
+		link.Mend()
+	}
+	f.settle(60*time.Second, "all of them")
+}
+
+// partition is for how long one primary cannot reach the store.
+const partition = 15 * time.Second
 
 // When Sentinel has a replica take over from a Redis that is killed, which may lose the last writes, it is the same.
 func TestShareSerialsFailover(t *testing.T) {

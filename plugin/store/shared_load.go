@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,7 +51,7 @@ func (s *Shared) hear(message string) {
 // loadUntilDone loads all that the store has. If that fails, it tries again.
 func (s *Shared) loadUntilDone() {
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
-		err := s.load()
+		n, err := s.load()
 		s.loadedOnce.Do(func() { close(s.loaded) })
 		if s.ctx.Err() != nil {
 			return
@@ -58,6 +59,7 @@ func (s *Shared) loadUntilDone() {
 		s.reads.note(err, time.Now())
 		s.count("load", err)
 		if err == nil {
+			log.Infof("Answers %d, from the store %s", n, s.location)
 			s.checkFilled()
 			s.wake()
 			return
@@ -70,26 +72,30 @@ func (s *Shared) loadUntilDone() {
 	}
 }
 
-// load has the contents adopt all records of the store.
-func (s *Shared) load() error {
+// load has the contents adopt all records of the store, and returns how many there are.
+func (s *Shared) load() (int, error) {
+	var n atomic.Int64
+	var err error
 	if c, ok := s.client.(*redis.ClusterClient); ok {
-		return c.ForEachMaster(s.ctx, func(_ context.Context, master *redis.Client) error { return s.loadFrom(master) })
+		err = c.ForEachMaster(s.ctx, func(_ context.Context, master *redis.Client) error { return s.loadFrom(master, &n) })
+	} else {
+		err = s.loadFrom(s.client, &n)
 	}
-	return s.loadFrom(s.client)
+	return int(n.Load()), err
 }
 
 // loadFrom is load for the records of one server.
-func (s *Shared) loadFrom(c redis.Cmdable) error {
+func (s *Shared) loadFrom(c redis.Cmdable, n *atomic.Int64) error {
 	for cursor := uint64(0); ; {
 		var err error
-		if cursor, err = s.loadSome(c, cursor); err != nil || cursor == 0 {
+		if cursor, err = s.loadSome(c, cursor, n); err != nil || cursor == 0 {
 			return err
 		}
 	}
 }
 
 // loadSome loads the records from cursor on, and returns where to go on.
-func (s *Shared) loadSome(c redis.Cmdable, cursor uint64) (next uint64, err error) {
+func (s *Shared) loadSome(c redis.Cmdable, cursor uint64, n *atomic.Int64) (next uint64, err error) {
 	ctx, cancel := context.WithTimeout(s.ctx, loadTimeout)
 	defer cancel()
 	keys, next, err := c.Scan(ctx, cursor, s.prefix+"{*", maxBatch).Result()
@@ -102,25 +108,29 @@ func (s *Shared) loadSome(c redis.Cmdable, cursor uint64) (next uint64, err erro
 	for i, key := range keys {
 		records[i] = p.Get(ctx, key)
 	}
-	if _, err := p.Exec(ctx); clock.Err() != nil {
+	var refused redis.Error // what the store says of one of the keys
+	if _, err := p.Exec(ctx); err != nil && !errors.As(err, &refused) {
 		return 0, err
 	}
 	for i, r := range records {
-		s.adoptRecord(keys[i], r.Val(), clock.Val())
+		if s.adoptRecord(keys[i], r.Val(), clock.Val()) {
+			n.Add(1)
+		}
 	}
 	return next, nil
 }
 
 var keyUnescapes = strings.NewReplacer("%25", "%", "%7B", "{", "%7D", "}", "%0A", "\n")
 
-// adoptRecord adopts the record with this name, unless it is of another version. clock is what the store's shows.
-func (s *Shared) adoptRecord(name, record string, clock time.Time) {
+// adoptRecord adopts the record with this name, unless it is of another version, and reports whether it did. clock is what the
+// store's shows.
+func (s *Shared) adoptRecord(name, record string, clock time.Time) bool {
 	version, rest, _ := strings.Cut(record, " ")
 	stored, value, ok := strings.Cut(rest, " ")
 	ms, err := strconv.ParseInt(stored, 10, 64)
 	if version != "1" || !ok || err != nil {
-		return
+		return false
 	}
 	key := strings.TrimSuffix(strings.TrimPrefix(name, s.prefix+"{"), "}")
-	s.adopt(keyUnescapes.Replace(key), strconv.FormatInt(clock.UnixMilli()-ms, 10), value)
+	return s.adopt(keyUnescapes.Replace(key), strconv.FormatInt(clock.UnixMilli()-ms, 10), value)
 }

@@ -36,11 +36,19 @@ func (s *Shared) write() {
 	}
 }
 
-// checkFilled finds out whether the store has lost what it had.
+// checkFilled finds out whether the store has lost what it had. Where clients ask for little, it is also what notices that the
+// store does not answer.
 func (s *Shared) checkFilled() {
+	if !s.reads.isOpen(time.Now()) {
+		return
+	}
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
-	if n, err := s.client.Exists(ctx, s.marker()).Result(); err == nil && n == 0 {
+	n, err := s.client.Exists(ctx, s.marker()).Result()
+	if s.ctx.Err() == nil {
+		s.reads.note(err, time.Now())
+	}
+	if err == nil && n == 0 {
 		s.behind.Store(true)
 	}
 }

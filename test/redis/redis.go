@@ -126,59 +126,6 @@ func (s *Server) output(args ...string) ([]byte, error) {
 	return exec.Command("redis-cli", append([]string{"-p", portOf(s.Addr)}, args...)...).CombinedOutput()
 }
 
-// Late returns the address of a proxy for addr that keeps what it gets for so long in each direction. It ends with the test.
-func Late(t testing.TB, addr string, delay time.Duration) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", addr)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			go late(server, client, delay)
-			go late(client, server, delay)
-		}
-	}()
-	return l.Addr().String()
-}
-
-// late copies from one connection to the other, and closes both in the end.
-func late(to, from net.Conn, delay time.Duration) {
-	type part struct {
-		octets []byte
-		due    time.Time
-	}
-	parts := make(chan part, 10_000)
-	go func() {
-		defer to.Close()
-		for p := range parts {
-			time.Sleep(time.Until(p.due))
-			if _, err := to.Write(p.octets); err != nil {
-				from.Close()
-			}
-		}
-	}()
-	defer close(parts)
-	b := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(b)
-		if err != nil {
-			return
-		}
-		parts <- part{append([]byte(nil), b[:n]...), time.Now().Add(delay)}
-	}
-}
-
 // StartSentinel starts a server, a replica of it, and a Sentinel that watches them under the name "fleet", and makes the replica
 // the master half a second after the master has gone.
 func StartSentinel(t testing.TB) (master, replica *Server, sentinel string) {
