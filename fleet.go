@@ -120,9 +120,15 @@ func (c *cache) spawn(do func()) bool {
 	return true
 }
 
-// sharedPatience is how long a client waits for a lookup when there is an answer of another server that has expired. It is short:
-// a server that starts while its upstreams are down has such answers for all.
-func (c *cache) sharedPatience() time.Duration { return c.timeout / 10 }
+// sharedPatience is how long a client waits for a lookup when there is an answer of another server that has expired: as long as an
+// attempt may take while lookups succeed. It is short for a server that starts, and may have such answers for all its names and
+// no upstream that works.
+func (c *cache) sharedPatience() time.Duration {
+	if c.succeeds.Load() {
+		return c.timeout
+	}
+	return c.timeout / 10
+}
 
 // fetch gives those who wait for l what the fleet has, when that is there before the upstream's answer. A stale answer leaves the
 // upstream a moment more. before is the entry from before l.

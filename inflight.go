@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
 
@@ -43,7 +44,8 @@ type lookups struct {
 	inFlight map[lookup.Question]*inFlight
 	networks map[lookup.Question]int // lookups for networks that are in flight, by the question without its network
 
-	turns turns // of the other servers of a fleet
+	turns    turns       // of the other servers of a fleet
+	succeeds atomic.Bool // the lookup that ended last had an answer
 }
 
 // newLookups returns lookups with room for so many at a time, and for so many of one zone.
@@ -193,6 +195,7 @@ func (c *cache) run(l *inFlight) {
 		c.wg.Go(func() { c.fetch(l, before) })
 	}
 	o, err := c.safely(l.For(l.net), l.attempts)
+	c.succeeds.Store(err == nil)
 	c.settle(&result, o, err)
 	if !l.isClient() {
 		refreshesCount.WithLabelValues(outcomeOf(err)).Inc()
