@@ -266,13 +266,7 @@ func TestShareSerials(t *testing.T) {
 // the other. It is the same.
 func TestShareSerialsPartition(t *testing.T) {
 	t.Parallel()
-	up := upstream.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
-		m := new(dns.Msg).SetReply(r)
-		if r.Question[0].Qtype == dns.TypeA {
-			m.Answer = upstream.RRs("app.hosting.example. 300 IN A 192.0.2.1")
-		}
-		w.WriteMsg(m)
-	})
+	up := upstream.New(t, upstream.Zone("app.hosting.example. 300 IN A 192.0.2.1"))
 	store := redis.Start(t)
 	var links []*redis.Link
 	var share []string
@@ -309,13 +303,7 @@ const partition = 15 * time.Second
 // When Sentinel has a replica take over from a Redis that is killed, which may lose the last writes, it is the same.
 func TestShareSerialsFailover(t *testing.T) {
 	t.Parallel()
-	up := upstream.New(t, func(w dns.ResponseWriter, r *dns.Msg) {
-		m := new(dns.Msg).SetReply(r)
-		if r.Question[0].Qtype == dns.TypeA {
-			m.Answer = upstream.RRs("app.hosting.example. 300 IN A 192.0.2.1")
-		}
-		w.WriteMsg(m)
-	})
+	up := upstream.New(t, upstream.Zone("app.hosting.example. 300 IN A 192.0.2.1"))
 	stores := []*redis.Server{redis.Start(t)}
 	host, port, _ := strings.Cut(stores[0].Addr, ":")
 	for range 2 {

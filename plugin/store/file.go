@@ -43,12 +43,15 @@ func newFile(path string, wrote func(error)) *file {
 }
 
 // sync has run update the file at once, and waits for it.
-func (f *file) sync(patience time.Duration) {
+func (f *file) sync(patience time.Duration) { request(f.urgent, patience) }
+
+// request hands a channel to whoever receives from urgent, and waits until that closes it, but not longer than patience in all.
+func request(urgent chan<- chan struct{}, patience time.Duration) {
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	done := make(chan struct{})
 	select {
-	case f.urgent <- done:
+	case urgent <- done:
 	case <-timeout.C:
 		return
 	}

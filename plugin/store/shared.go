@@ -144,20 +144,8 @@ func (s *Shared) wake() {
 
 // Flush waits until what was put is written, but for 2 seconds at most, and not for a store that fails.
 func (s *Shared) Flush() {
-	if s.writes.isFailing() {
-		return
-	}
-	timeout := time.NewTimer(writeTimeout)
-	defer timeout.Stop()
-	done := make(chan struct{})
-	select {
-	case s.urgent <- done:
-	case <-timeout.C:
-		return
-	}
-	select {
-	case <-done:
-	case <-timeout.C:
+	if !s.writes.isFailing() {
+		request(s.urgent, writeTimeout)
 	}
 }
 
